@@ -1,0 +1,48 @@
+"""The sessions of the project: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one."""
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+def install(session: nox.Session, extras: str = "") -> None:
+    """The project with `extras`, unless nox runs in an environment that is prepared already (--no-venv)."""
+    if session.virtualenv.is_sandboxed:
+        session.install("--quiet", "--editable", f".{extras}")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the CPU."""
+    install(session, "[tests]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    install(session, "[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with strict mypy."""
+    install(session, "[tests,types]")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Compare closed form and real model; takes the options of `pytest benchmarks`."""
+    install(session)
+    session.run("pytest", "benchmarks", *session.posargs)
+
+
+@nox.session
+def full_size(session: nox.Session) -> None:
+    """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
+    install(session, "[tests]")
+    session.run("pytest", "-m", "full_size", *session.posargs)
