@@ -1,0 +1,53 @@
+"""Presets and profiles stored as JSON, checked against their schema when they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SCHEMAS: Final = ROOT / "schemas"
+DATA: Final = Path(__file__).resolve().parent / "data"
+
+
+def names(folder: str) -> tuple[str, ...]:
+    """The names stored in `presets` or `profiles`, sorted."""
+    return tuple(sorted(path.stem for path in (DATA / folder).glob("*.json")))
+
+
+def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
+    """The stored object `name` of `folder`, validated against `schemas/<schema>`.
+
+    Raises ValueError that names `field` and the known names when there is none, and the file and the offending key when
+    it is damaged.
+    """
+    known = names(folder)
+    if name not in known:
+        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(known)}")
+    return read(DATA / folder / f"{name}.json", schema=schema)
+
+
+def read(path: Path, *, schema: str) -> dict[str, Any]:
+    """The JSON object in `path`, validated against `schemas/<schema>`; ValueError naming file and key otherwise."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); restore it with `git checkout -- {path.name}`") from error
+    problems = violations(loaded, schema)
+    if problems:
+        raise ValueError(f"{path}: does not fit schemas/{schema}: " + "; ".join(problems))
+    return dict(loaded)
+
+
+def violations(loaded: object, schema: str) -> list[str]:
+    """What in `loaded` does not fit `schemas/<schema>`: `key: got value, reason`, at most five; empty when it fits."""
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(json.loads((SCHEMAS / schema).read_text(encoding="utf-8")))
+    found = sorted(validator.iter_errors(loaded), key=lambda error: error.json_path)
+    return [f"{error.json_path}: {_short(error.message)}" for error in found[:5]]
+
+
+def _short(message: str, limit: int = 200) -> str:
+    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"

@@ -1,0 +1,39 @@
+"""Models shared by the tests of a session."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from analytic.execution import Execution
+from analytic.spec import ModelSpec
+
+
+@pytest.fixture(scope="session")
+def full_spec() -> ModelSpec:
+    return ModelSpec.from_preset("deepseek-ocr-v1-base")
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> ModelSpec:
+    return ModelSpec.from_preset("tiny")
+
+
+@pytest.fixture(scope="session")
+def subject_on() -> Callable[..., object]:
+    """A factory of models under measurement, each built once: `subject_on("meta", "sdpa", "grouped_mm")`."""
+    from fixtures.model import build
+    from fixtures.stages import Subject
+
+    @cache
+    def make(device: str, attention: str, experts: str, preset: str = "deepseek-ocr-v1-base", dtype: str = "") -> Subject:
+        run = Execution(
+            device=device,  # type: ignore[arg-type]
+            attention=attention,  # type: ignore[arg-type]
+            experts=experts,  # type: ignore[arg-type]
+            dtype=dtype or ("float32" if device == "cpu" else "bfloat16"),
+        )
+        spec = ModelSpec.from_preset(preset)
+        return Subject(spec=spec, run=run, model=build(spec, run))
+
+    return make
