@@ -1,0 +1,152 @@
+"""softmax(Q K^T) V, counted for each way it can run, and the rotary embedding of its inputs.
+
+Three kernels (see `Execution.attention_kernel`):
+
+    eager  transformers' own: two products in the model's dtype, softmax in float32
+    math   SDPA decomposed, as on the meta device: everything in float32
+    fused  SDPA as one kernel: Q, K and V in, the output and one float32 per row out; no S x S traffic
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytic.cost import Count, Op, OpKind
+from analytic.execution import Execution
+from analytic.ops import BOTH_GRADIENTS, FLOPS_PER_ELEMENT, FUSED_ATTENTION_GRADIENTS, movement, pointwise, product
+
+SOFTMAX = FLOPS_PER_ELEMENT["softmax"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionShape:
+    """Shapes of one attention: `groups` independent attentions (batch x heads) of `queries` x `keys`, width `head_dim`.
+
+    useful_pairs  query-key pairs that are not masked, per group
+    """
+
+    groups: Count
+    queries: Count
+    keys: Count
+    head_dim: int
+    useful_pairs: Count
+
+    @property
+    def query_elements(self) -> Count:
+        """Elements of Q, and of the output."""
+        return self.groups * self.queries * self.head_dim
+
+    @property
+    def key_elements(self) -> Count:
+        """Elements of K, and of V."""
+        return self.groups * self.keys * self.head_dim
+
+    @property
+    def score_elements(self) -> Count:
+        """Elements of the score matrix."""
+        return self.groups * self.queries * self.keys
+
+
+def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0) -> Op:
+    """Q K^T and P V: 4 groups queries keys d FLOPs, causal or not; `useful` counts the unmasked pairs.
+
+    `bias_bytes`: an additive mask that a fused kernel reads; elsewhere adding it is a pointwise operator.
+    """
+    q, k, scores = shape.query_elements, shape.key_elements, shape.score_elements
+    flops = scores * (4 * shape.head_dim)
+    useful = shape.groups * shape.useful_pairs * (4 * shape.head_dim)
+    b = run.dtype_bytes
+    if run.attention_kernel == "fused":
+        rows = shape.groups * shape.queries
+        return product(
+            kind=OpKind.ATTENTION,
+            flops=flops,
+            useful=useful,
+            counted=run.counter_sees_attention,
+            read=(q + 2 * k) * b + bias_bytes,
+            written=q * b + rows * 4,
+            weight=0,
+            live=(2 * q + 2 * k) * b + bias_bytes,
+            backward_ratio=FUSED_ATTENTION_GRADIENTS,
+        )
+    if run.attention_kernel == "math":
+        b = 4
+    return product(
+        kind=OpKind.MATMUL,
+        flops=flops,
+        useful=useful,
+        read=(q + 2 * k + scores) * b,
+        written=(q + scores) * b,
+        weight=0,
+        live=(q + 2 * k + 2 * scores) * b,
+        backward_ratio=BOTH_GRADIENTS,
+    )
+
+
+def softmax_chain(
+    shape: AttentionShape,
+    run: Execution,
+    *,
+    biased: Count = 0,
+    bias_reads: Count = 0,
+    scales_queries: bool = False,
+) -> Op:
+    """Everything around the two products: scaling, additive bias, softmax and the casts to float32 and back.
+
+    `biased`: 1 where a bias is added to the scores, else 0; `bias_reads`: the bytes of that bias. `scales_queries`:
+    transformers' own attention scales the queries (SAM) instead of the scores.
+    """
+    q, k, scores, b = shape.query_elements, shape.key_elements, shape.score_elements, run.dtype_bytes
+    if run.attention_kernel == "fused":
+        return pointwise(flops=0, read=0, written=0, live=0)
+    if run.attention_kernel == "math":
+        cast = b if run.casts else 0
+        full = 4 if run.casts else 0
+        return pointwise(
+            flops=q + k + scores * (SOFTMAX + biased),
+            # casts of q, k, v; scaling of q and k; bias; softmax; weights and output cast back
+            read=(q + 2 * k) * cast + (q + k) * 4 + scores * (4 * biased + 4 + full) + bias_reads + q * full,
+            written=(q + 2 * k) * full + (q + k) * 4 + scores * (4 * biased + 4 + cast) + q * cast,
+            live=scores * (8 + cast),
+        )
+    cast = b if run.casts else 0
+    full = 4 if run.casts else 0
+    scaled = q if scales_queries else scores
+    return pointwise(
+        flops=scaled + scores * (SOFTMAX + biased),
+        # scaling; bias; cast; softmax; cast back
+        read=scaled * b + scores * (b * biased + cast + 4 + full) + bias_reads,
+        written=scaled * b + scores * (b * biased + full + 4 + cast),
+        live=scores * (8 + b),
+    )
+
+
+def rotary(*, elements: Count, angles: Count, b: int) -> Op:
+    """x cos + rotate_half(x) sin for one tensor: two products, half a negation, a concatenation and a sum.
+
+    `elements` of the tensor, `angles` of cos (and of sin).
+    """
+    halves = elements // 2
+    return pointwise(
+        flops=elements * 3 + halves,
+        read=(elements * 5 + halves + angles * 2) * b,
+        written=(elements * 4 + halves) * b,
+        live=elements * (4 * b),
+    )
+
+
+def head_copies(shape: AttentionShape, run: Execution) -> Op:
+    """The copy of the output back to (B, S, H d); a single query, or one fused kernel on transposed heads, needs none."""
+    copied = shape.query_elements * ((shape.queries > 1) * (run.attention_kernel != "fused") * run.dtype_bytes)
+    return movement(read=copied, written=copied)
+
+
+def operand_copies(elements: Count, run: Execution) -> Op:
+    """`elements` of transposed operands made contiguous for a batched product; one fused kernel takes them as they are."""
+    b = {"eager": run.dtype_bytes, "math": 4, "fused": 0}[run.attention_kernel]
+    return movement(read=elements * b, written=elements * b)
+
+
+def causal_pairs(new_tokens: Count, past_tokens: Count) -> Count:
+    """Query-key pairs a causal mask keeps: each new token sees the past, itself and the new tokens before it."""
+    return new_tokens * past_tokens + new_tokens * (new_tokens + 1) // 2

@@ -1,0 +1,257 @@
+"""The DeepSeek-V2 style decoder: attention with rotary positions, dense and mixture-of-experts layers, embedding and head.
+
+`DecoderShape` says what one call sees: `new_tokens` positions for each of `batch` sequences on top of `past_tokens` in the
+cache. Prefill is many new tokens on no past, decode one new token on a growing past; one set of formulas serves both, and
+arrays of them.
+Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytic import ops
+from analytic.attention import (
+    AttentionShape,
+    causal_pairs,
+    head_copies,
+    operand_copies,
+    products,
+    rotary,
+    softmax_chain,
+)
+from analytic.checks import positive
+from analytic.cost import CostNode, Count, Op
+from analytic.execution import Execution
+from analytic.layer import AnalyticLayer, activation, linears, module
+from analytic.moe import DeepseekV2MoE
+from analytic.spec import TextSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderShape:
+    """One call of the decoder: `batch` sequences, `new_tokens` positions each, `past_tokens` already in the cache."""
+
+    batch: Count
+    new_tokens: Count
+    past_tokens: Count
+
+    def __post_init__(self) -> None:
+        positive("batch_size", self.batch)
+        positive("new_tokens", self.new_tokens)
+        positive("past_tokens", self.past_tokens, least=0)
+
+    @property
+    def tokens(self) -> Count:
+        """Positions computed, over the batch."""
+        return self.batch * self.new_tokens
+
+    @property
+    def context(self) -> Count:
+        """Positions attended to, a sequence."""
+        return self.past_tokens + self.new_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2RMSNorm(AnalyticLayer):
+    """RMSNorm over `tokens` rows of `width`."""
+
+    width: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        weights = self.width * self.run.dtype_bytes
+        return module(
+            name,
+            "DeepseekV2RMSNorm",
+            ops=(ops.rms_norm(rows=self.tokens, width=self.width, run=self.run),),
+            parameter_bytes=weights,
+            fused_bytes=weights,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LlamaRotaryEmbedding(AnalyticLayer):
+    """cos and sin of the angles of `new_tokens` positions, in float32, once a call for all layers."""
+
+    head_dim: int
+    new_tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        half = self.new_tokens * (self.head_dim // 2)
+        full = self.new_tokens * self.head_dim
+        cast_read, cast_written = (4, self.run.dtype_bytes) if self.run.casts else (0, 0)
+        angles = ops.pointwise(
+            flops=half + full * 4,
+            # positions cast, times the frequencies, joined, cos, sin, each scaled and cast to the model's dtype
+            read=self.new_tokens * (8 + 4) + self.head_dim * 2 + half * 4 + full * (16 + 2 * cast_read),
+            written=self.new_tokens * 4 + half * 4 + full * (4 + 16 + 2 * cast_written),
+            live=full * 12,
+        )
+        return module(name, "LlamaRotaryEmbedding", ops=(angles,))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LlamaFlashAttention2(AnalyticLayer):
+    """Multi-head attention with rotary positions and a KV cache; the name is the notes', the kernel is `run`'s."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, shape, b = self.spec, self.shape, self.run.dtype_bytes
+        width, kv_width = spec.hidden_size, spec.num_kv_heads * spec.head_dim
+        tokens = shape.tokens
+        attention = AttentionShape(
+            groups=shape.batch * spec.num_heads,
+            queries=shape.new_tokens,
+            keys=shape.context,
+            head_dim=spec.head_dim,
+            useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
+        )
+        mask_bytes, mask_made = self._mask(attention)
+        # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
+        query_copy = operand_copies(tokens * width * ((shape.batch > 1) * (shape.new_tokens > 1)), self.run)
+        cached = shape.batch * shape.context * (2 * kv_width * b)
+        weights = 2 * (width + kv_width) * width * b
+        return module(
+            name,
+            "LlamaFlashAttention2",
+            ops=(
+                rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
+                rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
+                ops.movement(read=cached, written=cached),  # the cache grows by concatenation
+                products(attention, self.run),
+                softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
+                mask_made,
+                head_copies(attention, self.run),
+                query_copy,
+            ),
+            fused_bytes=tokens * (2 * width * b) + weights + cached,
+            held_bytes=tokens * ((2 * width + 2 * kv_width) * b),
+            kv_bytes=cached,
+            children=(
+                *linears("q_proj", "o_proj", tokens=tokens, width_in=width, width_out=width, bias=False, b=b),
+                *linears("k_proj", "v_proj", tokens=tokens, width_in=width, width_out=kv_width, bias=False, b=b),
+            ),
+        )
+
+    @property
+    def _masked(self) -> Count:
+        """1 where a mask is added: always in transformers' own attention, decomposed only with several new tokens."""
+        if self.run.attention_kernel == "math":
+            return (self.shape.new_tokens > 1) * 1
+        return int(self.run.attention_kernel == "eager")
+
+    def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
+        """Bytes of the mask that is added (one for all heads), and the operators that make it.
+
+        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, float32.
+        """
+        pairs = attention.queries * attention.keys * self._masked
+        if self.run.attention_kernel == "math":
+            scalars = 8 * self._masked
+            return pairs * 4, ops.movement(read=pairs * 2 + scalars, written=pairs * 6 + scalars)
+        return self.shape.batch * pairs * self.run.dtype_bytes, ops.movement(read=0, written=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2MLP(AnalyticLayer):
+    """SwiGLU feed-forward: down(silu(gate x) * up x), `tokens` rows of `width` through `hidden`."""
+
+    width: int
+    hidden: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        width, hidden, tokens, b = self.width, self.hidden, self.tokens, self.run.dtype_bytes
+        return module(
+            name,
+            "DeepseekV2MLP",
+            ops=(ops.swiglu_product(elements=tokens * hidden, b=b),),
+            fused_bytes=tokens * (2 * width * b) + 3 * width * hidden * b,
+            held_bytes=tokens * (hidden * b),
+            children=(
+                *linears("gate_proj", "up_proj", tokens=tokens, width_in=width, width_out=hidden, bias=False, b=b),
+                activation("act_fn", elements=tokens * hidden, kind="silu", b=b),
+                *linears("down_proj", tokens=tokens, width_in=hidden, width_out=width, bias=False, b=b),
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2DecoderLayer(AnalyticLayer):
+    """Norm, attention, norm, feed-forward, with two residual sums; dense or with routed experts (`sparse`)."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    sparse: bool
+    run: Execution
+
+    def tree(self, name: str, copies: tuple[str, ...] = ()) -> CostNode:
+        spec, tokens, b = self.spec, self.shape.tokens, self.run.dtype_bytes
+        width = spec.hidden_size
+        norm = DeepseekV2RMSNorm(width=width, tokens=tokens, run=self.run)
+        feed_forward: DeepseekV2MoE | DeepseekV2MLP
+        if self.sparse:
+            shared = DeepseekV2MLP(
+                width=width, hidden=spec.n_shared_experts * spec.moe_intermediate_size, tokens=tokens, run=self.run
+            )
+            feed_forward = DeepseekV2MoE(spec=spec, shared=shared, tokens=tokens, run=self.run)
+        else:
+            feed_forward = DeepseekV2MLP(width=width, hidden=spec.intermediate_size, tokens=tokens, run=self.run)
+        return module(
+            name,
+            "DeepseekV2DecoderLayer",
+            ops=(ops.add(elements=tokens * width, b=b, times=2),),
+            held_bytes=tokens * (width * b),
+            copies=copies,
+            children=(
+                norm.tree("input_layernorm"),
+                LlamaFlashAttention2(spec=spec, shape=self.shape, run=self.run).tree("self_attn"),
+                norm.tree("post_attention_layernorm"),
+                feed_forward.tree("mlp"),
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenEmbedding(AnalyticLayer):
+    """The input table: `tokens` rows looked up out of `vocab_size`; all of it resident, only the rows touched."""
+
+    vocab_size: int
+    width: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        b = self.run.dtype_bytes
+        op = ops.embedding(lookups=self.tokens, width=self.width, b=b)
+        return module(
+            name,
+            "TokenEmbedding",
+            ops=(op,),
+            parameter_bytes=self.vocab_size * self.width * b,
+            fused_bytes=op.eager_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LmHead(AnalyticLayer):
+    """Logits of `rows` positions over the vocabulary; untied from the embedding."""
+
+    vocab_size: int
+    width: int
+    rows: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        b = self.run.dtype_bytes
+        op = ops.linear(tokens=self.rows, width_in=self.width, width_out=self.vocab_size, bias=False, b=b)
+        return module(
+            name, "LmHead", ops=(op,), parameter_bytes=self.width * self.vocab_size * b, fused_bytes=op.eager_bytes
+        )

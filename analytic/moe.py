@@ -1,0 +1,183 @@
+"""The mixture-of-experts feed-forward: router, routed experts, shared experts.
+
+All E experts are resident; a call touches only those some token is routed to. Under uniform routing T tokens that pick
+K of E experts each touch E (1 - (1 - K/E)^T) of them in expectation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from analytic import ops
+from analytic.cost import CostNode, Count, Op, OpKind
+from analytic.execution import Execution
+from analytic.layer import AnalyticLayer, activation, module
+from analytic.spec import TextSpec
+
+
+def expected_unique_experts(tokens: Count, *, experts: int, per_token: int) -> Any:
+    """Experts touched by `tokens` tokens under uniform routing: E (1 - (1 - K/E)^T), a float or an array of them."""
+    return experts * (1.0 - (1.0 - per_token / experts) ** tokens)
+
+
+def expected_bytes(tokens: Count, *, experts: int, per_token: int, expert_bytes: int) -> Count:
+    """Expected bytes of the touched experts, rounded to whole bytes."""
+    expected = expected_unique_experts(tokens, experts=experts, per_token=per_token) * expert_bytes
+    return round(expected) if isinstance(expected, float) else expected.round().astype("int64")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoEGate(AnalyticLayer):
+    """The router: a float32 product of the tokens with one row per expert, softmax, top K."""
+
+    spec: TextSpec
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, tokens, b = self.spec, self.tokens, self.run.dtype_bytes
+        width, experts, picked = spec.hidden_size, spec.n_routed_experts, spec.num_experts_per_tok
+        table = width * experts
+        scores = tokens * experts
+        cast_read, cast_written = (b, 4) if self.run.casts else (0, 0)
+        routed = ops.pointwise(
+            flops=scores * ops.FLOPS_PER_ELEMENT["softmax"] + tokens * picked,
+            # tokens and table cast to float32; softmax; top K with its int64 indices; scaling
+            read=(tokens * width + table) * cast_read + scores * 8 + tokens * (picked * 4),
+            written=(tokens * width + table) * cast_written + scores * 4 + tokens * (picked * 16),
+            live=tokens * (width * 4) + scores * 8,
+            weight=table * cast_read,
+        )
+        weight_b = 0 if self.run.casts else 4
+        product = ops.linear(tokens=tokens, width_in=width, width_out=experts, bias=False, b=4, weight_b=weight_b)
+        return module(name, "MoEGate", ops=(product, routed), parameter_bytes=table * b)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutedExperts(AnalyticLayer):
+    """The routed experts: every token through the SwiGLU of its K experts, summed with the routing weights."""
+
+    spec: TextSpec
+    tokens: Count
+    run: Execution
+
+    @property
+    def expert_bytes(self) -> int:
+        """Parameters of one expert."""
+        return 3 * self.spec.hidden_size * self.spec.moe_intermediate_size * self.run.dtype_bytes
+
+    @property
+    def touched_bytes(self) -> Count:
+        """Expected parameters of the experts that some token is routed to."""
+        return expected_bytes(
+            self.tokens,
+            experts=self.spec.n_routed_experts,
+            per_token=self.spec.num_experts_per_tok,
+            expert_bytes=self.expert_bytes,
+        )
+
+    def tree(self, name: str) -> CostNode:
+        rows = self.tokens * self.spec.num_experts_per_tok
+        hidden = rows * self.spec.moe_intermediate_size
+        b = self.run.dtype_bytes
+        grouped = self.run.experts == "grouped_mm"
+        return module(
+            name,
+            "RoutedExperts",
+            ops=(*(self._grouped(rows) if grouped else self._batched(rows)), ops.swiglu_product(elements=hidden, b=b)),
+            parameter_bytes=self.spec.n_routed_experts * self.expert_bytes,
+            held_bytes=rows * (self.spec.hidden_size * b),
+            children=(activation("act_fn", elements=hidden, kind="silu", b=b),),
+        )
+
+    def _activations(self, rows: Count) -> tuple[Count, Count]:
+        """Bytes (read, written) of the two products: x to 2 F, then F to x."""
+        width, hidden, b = self.spec.hidden_size, self.spec.moe_intermediate_size, self.run.dtype_bytes
+        return rows * ((width + hidden) * b), rows * ((2 * hidden + width) * b)
+
+    def _flops(self, rows: Count) -> Count:
+        return rows * (6 * self.spec.hidden_size * self.spec.moe_intermediate_size)
+
+    def _grouped(self, rows: Count) -> tuple[Op, ...]:
+        """Tokens sorted by expert, two grouped products over all resident experts, rows put back in order."""
+        spec, b = self.spec, self.run.dtype_bytes
+        read, written = self._activations(rows)
+        weights = spec.n_routed_experts * self.expert_bytes
+        row = spec.hidden_size * b
+        products = ops.product(
+            kind=OpKind.MATMUL,
+            flops=self._flops(rows),
+            counted=self.run.counter_sees_experts,
+            read=read + weights + 2 * spec.n_routed_experts * 4,
+            written=written,
+            weight=weights,
+            untouched=weights - self.touched_bytes,
+            live=rows * ((spec.hidden_size + 2 * spec.moe_intermediate_size) * b),
+        )
+        counts = spec.n_routed_experts * 4
+        # sort, token of a row, gather of tokens and weights, histogram and offsets; at the end the inverse permutation
+        sorting = ops.movement(
+            read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
+            written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,
+        )
+        restored = ops.movement(read=rows * (8 + spec.hidden_size * 4), written=rows * (spec.hidden_size * 4))
+        return products, sorting, restored, self._weighted_sum(rows)
+
+    def _batched(self, rows: Count) -> tuple[Op, ...]:
+        """The weights of its expert copied out for every row, then two batched products."""
+        spec, b = self.spec, self.run.dtype_bytes
+        read, written = self._activations(rows)
+        copied = rows * self.expert_bytes
+        row = spec.hidden_size * b
+        products = ops.product(
+            kind=OpKind.MATMUL,
+            flops=self._flops(rows),
+            counted=self.run.counter_sees_experts,
+            read=read + copied,
+            written=written,
+            weight=0,
+            live=copied + read + written,
+        )
+        gathered = ops.movement(
+            read=copied + rows * 16 + self.tokens * row, written=copied + rows * row, weight=self.touched_bytes
+        )
+        return products, gathered, self._weighted_sum(rows)
+
+    def _weighted_sum(self, rows: Count) -> Op:
+        """Rows times their routing weight, in float32, summed over the K experts of a token and cast back."""
+        width, b = self.spec.hidden_size, self.run.dtype_bytes
+        outputs = self.tokens * width
+        cast_read, cast_written = (4, b) if self.run.casts else (0, 0)
+        return ops.pointwise(
+            flops=rows * (2 * width),
+            read=rows * (width * (b + 4) + 4) + outputs * cast_read,
+            written=rows * (width * 4) + outputs * (4 + cast_written),
+            live=rows * (width * (b + 4)) + outputs * 4,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2MoE(AnalyticLayer):
+    """Router, routed experts and `shared`, the feed-forward that every token passes."""
+
+    spec: TextSpec
+    shared: AnalyticLayer
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        width, b = self.spec.hidden_size, self.run.dtype_bytes
+        x = self.tokens * (width * b)
+        gate = MoEGate(spec=self.spec, tokens=self.tokens, run=self.run)
+        experts = RoutedExperts(spec=self.spec, tokens=self.tokens, run=self.run)
+        router_bytes = width * self.spec.n_routed_experts * b
+        return module(
+            name,
+            "DeepseekV2MoE",
+            ops=(ops.add(elements=self.tokens * width, b=b),),
+            # the shared experts account for one reading of x and one writing of the sum
+            fused_bytes=router_bytes + experts.touched_bytes,
+            held_bytes=2 * x,
+            children=(gate.tree("gate"), experts.tree("experts"), self.shared.tree("shared_experts")),
+        )

@@ -1,0 +1,236 @@
+"""One short formula per operator.
+
+Dimension key, used in every formula of the package:
+
+    B batch        S sequence (new tokens)   T tokens, B * S     P past tokens in the cache
+    D model width  F feed-forward width      H heads             d head width
+    E experts      K experts per token       V vocabulary        b bytes per element
+
+FLOPs are those of torch.utils.flop_counter (a product of m x k and k x n is 2mkn); bytes are the operands and results of
+the operator as torch dispatches it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from analytic.cost import Count, Op, OpKind
+from analytic.execution import Execution
+
+FLOPS_PER_ELEMENT: Final = {
+    "add": 1,
+    "softmax": 5,  # max, subtract, exp, sum, divide
+    "layer_norm": 8,  # mean, subtract, square, variance, scale, weight, bias, root
+    "gelu": 5,  # divide, erf, add, two products
+    "silu": 4,  # negate, exp, add, divide
+    "sigmoid": 4,
+    "linear_interpolation": 3,  # two products, one sum
+    "bicubic_interpolation": 32,  # 4 x 4 taps, a product and a sum each
+}
+"""Pointwise arithmetic of one element, in FLOPs; an elementary function counts as one. The ledger uses the same table."""
+
+BOTH_GRADIENTS: Final = (2, 1)
+WEIGHT_GRADIENT: Final = (1, 1)
+NO_GRADIENT: Final = (0, 1)
+FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's two: the scores are computed again
+
+
+def product(
+    *,
+    kind: OpKind,
+    flops: Count,
+    read: Count,
+    written: Count,
+    weight: Count,
+    live: Count,
+    useful: Count | None = None,
+    counted: bool = True,
+    untouched: Count = 0,
+    backward_ratio: tuple[int, int] = BOTH_GRADIENTS,
+) -> Op:
+    """A multiply-add operator: `flops` on tensor cores, bytes as given; `useful` is `flops` unless it differs."""
+    return Op(
+        kind=kind,
+        executed_flops=flops,
+        useful_flops=flops if useful is None else useful,
+        counter_flops=flops if counted else 0,
+        cuda_core_flops=0,
+        read_bytes=read,
+        written_bytes=written,
+        weight_bytes=weight,
+        untouched_bytes=untouched,
+        live_bytes=live,
+        backward_ratio=backward_ratio,
+    )
+
+
+def linear(*, tokens: Count, width_in: int, width_out: int, bias: bool, b: int, weight_b: int | None = None) -> Op:
+    """y = x W^T (+ c): 2 T Din Dout FLOPs. x (T, Din), W (Dout, Din), y (T, Dout).
+
+    `weight_b`: bytes counted as parameters per weight element; 0 where the weight read is a cast copy.
+    """
+    weights = (width_in + bias) * width_out
+    x, y = tokens * (width_in * b), tokens * (width_out * b)
+    return product(
+        kind=OpKind.MATMUL,
+        flops=tokens * (2 * width_in * width_out),
+        read=x + weights * b,
+        written=y,
+        weight=weights * (b if weight_b is None else weight_b),
+        live=x + y,
+    )
+
+
+def matmul(*, batch: Count, m: Count, k: Count, n: Count, b: int) -> Op:
+    """C = A B for `batch` pairs: 2 batch m k n FLOPs. A (m, k), B (k, n), C (m, n); no parameters."""
+    left, right, result = batch * m * k * b, batch * k * n * b, batch * m * n * b
+    return product(
+        kind=OpKind.MATMUL,
+        flops=batch * m * k * n * 2,
+        read=left + right,
+        written=result,
+        weight=0,
+        live=left + right + result,
+    )
+
+
+def conv2d(
+    *,
+    batch: Count,
+    channels_in: int,
+    channels_out: int,
+    side_in: Count,
+    side_out: Count,
+    kernel: int,
+    bias: bool,
+    b: int,
+    first: bool = False,
+) -> Op:
+    """Square 2-D convolution: 2 B Cin Cout k^2 out^2 FLOPs; padding is multiplied like any pixel, as torch counts it.
+
+    `first`: the input is the image, which needs no gradient.
+    """
+    x = batch * side_in * side_in * (channels_in * b)
+    y = batch * side_out * side_out * (channels_out * b)
+    weights = (channels_in * kernel * kernel + bias) * channels_out * b
+    return product(
+        kind=OpKind.CONVOLUTION,
+        flops=batch * side_out * side_out * (2 * channels_in * channels_out * kernel * kernel),
+        read=x + weights,
+        written=y,
+        weight=weights,
+        live=x + y,
+        backward_ratio=WEIGHT_GRADIENT if first else BOTH_GRADIENTS,
+    )
+
+
+def embedding(*, lookups: Count, width: int, b: int) -> Op:
+    """Table lookup: no FLOPs; reads one int64 index and one row per lookup, writes the row."""
+    rows = lookups * (width * b)
+    return product(
+        kind=OpKind.EMBEDDING,
+        flops=0,
+        read=rows + lookups * 8,
+        written=rows,
+        weight=rows,
+        live=rows + lookups * 8,
+        backward_ratio=NO_GRADIENT,
+    )
+
+
+def pointwise(*, flops: Count, read: Count, written: Count, live: Count, weight: Count = 0) -> Op:
+    """A run of pointwise operators and reductions: arithmetic on CUDA cores, each operator reading and writing memory."""
+    return Op(
+        kind=OpKind.POINTWISE,
+        executed_flops=0,
+        useful_flops=0,
+        counter_flops=0,
+        cuda_core_flops=flops,
+        read_bytes=read,
+        written_bytes=written,
+        weight_bytes=weight,
+        untouched_bytes=0,
+        live_bytes=live,
+        backward_ratio=BOTH_GRADIENTS,
+    )
+
+
+def movement(*, read: Count, written: Count, weight: Count = 0) -> Op:
+    """Copies, concatenations, padding and gathers: bytes, no arithmetic."""
+    return Op(
+        kind=OpKind.MOVEMENT,
+        executed_flops=0,
+        useful_flops=0,
+        counter_flops=0,
+        cuda_core_flops=0,
+        read_bytes=read,
+        written_bytes=written,
+        weight_bytes=weight,
+        untouched_bytes=0,
+        live_bytes=read - weight + written,
+        backward_ratio=WEIGHT_GRADIENT,
+    )
+
+
+def copy(*, elements: Count, b: int) -> Op:
+    """A contiguous copy: every element read and written once."""
+    return movement(read=elements * b, written=elements * b)
+
+
+def add(*, elements: Count, b: int, times: int = 1) -> Op:
+    """`times` residual sums of two tensors of `elements`."""
+    moved = elements * (b * times)
+    return pointwise(flops=elements * times, read=moved * 2, written=moved, live=elements * (3 * b))
+
+
+def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
+    """torch's one-kernel layer norm of `rows` x `width`; also writes mean and inverse deviation.
+
+    Those two are float32, but of the input's dtype on a CPU.
+    """
+    b = run.dtype_bytes
+    statistic = b if run.device == "cpu" else 4
+    x, affine = rows * (width * b), 2 * width * b
+    return pointwise(
+        flops=rows * (width * FLOPS_PER_ELEMENT["layer_norm"]),
+        read=x + affine,
+        written=x + rows * (2 * statistic),
+        live=x * 2,
+        weight=affine,
+    )
+
+
+def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
+    """RMSNorm as transformers runs it: cast, square, mean, epsilon, rsqrt, scale, cast back, weight."""
+    b = run.dtype_bytes
+    cast_in, cast_out = (b, 4) if run.casts else (0, 0)
+    x = rows * width
+    return pointwise(
+        flops=x * 4 + rows * 2,
+        read=x * (cast_in + 4 + 4 + 4 + cast_out + b) + rows * 12 + width * b,
+        written=x * (cast_out + 4 + 4 + cast_in + b) + rows * 12,
+        live=x * (8 + b),
+        weight=width * b,
+    )
+
+
+def activation(*, elements: Count, name: str, b: int) -> Op:
+    """A one-kernel activation (gelu, silu) over `elements`."""
+    return pointwise(
+        flops=elements * FLOPS_PER_ELEMENT[name], read=elements * b, written=elements * b, live=elements * (2 * b)
+    )
+
+
+def quick_gelu(*, elements: Count, b: int) -> Op:
+    """x * sigmoid(1.702 x) as three kernels."""
+    return pointwise(
+        flops=elements * (2 + FLOPS_PER_ELEMENT["sigmoid"]),
+        read=elements * (4 * b),
+        written=elements * (3 * b),
+        live=elements * (3 * b),
+    )
+
+
+def swiglu_product(*, elements: Count, b: int) -> Op:
+    """silu(gate) * up, the product alone."""
+    return pointwise(flops=elements, read=elements * (2 * b), written=elements * b, live=elements * (3 * b))

@@ -1,0 +1,313 @@
+"""SAM ViT-B: patch embedding, windowed and global blocks, neck and the two down-convolutions.
+
+A square view of `side_px` pixels becomes a map of g x g patches, g = side_px / 16. Windowed blocks pad the map to a
+multiple of the window, and the padded positions are multiplied like any other: work that runs is counted.
+Source: transformers' unlimited_ocr SAM encoder, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytic import ops
+from analytic.attention import AttentionShape, products, softmax_chain
+from analytic.cost import CostNode, Count, Op
+from analytic.execution import Execution
+from analytic.layer import AnalyticLayer, activation, conv2d, layer_norm, linears, module
+from analytic.spec import SamSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamAttention(AnalyticLayer):
+    """Attention with decomposed relative positions over `groups` maps of side x side positions.
+
+    A windowed block has one group for each window, a global block one for each view.
+    """
+
+    spec: SamSpec
+    groups: Count
+    side: int
+    windowed: bool
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, b = self.spec, self.run.dtype_bytes
+        width = spec.hidden_size
+        tokens = self.groups * (self.side * self.side)
+        # the tables are as long as the window, or as the map the model was built for; other sizes are interpolated
+        table_side = spec.window_size if self.windowed else spec.native_grid
+        tables = 2 * (2 * table_side - 1) * spec.head_dim * b
+        weights = (4 * width * width + 4 * width) * b + tables
+        return module(
+            name,
+            "SamAttention",
+            ops=(
+                self._relative_position_products(),
+                products(self._shape(), self.run, bias_bytes=self._shape().score_elements * b),
+                softmax_chain(
+                    self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
+                ),
+                self._relative_position_sum(),
+                self._moved(),
+            ),
+            parameter_bytes=tables,
+            fused_bytes=tokens * (2 * width * b) + weights,
+            held_bytes=tokens * (width * b),
+            children=(
+                *linears("qkv", tokens=tokens, width_in=width, width_out=3 * width, bias=True, b=b),
+                *linears("proj", tokens=tokens, width_in=width, width_out=width, bias=True, b=b),
+            ),
+        )
+
+    def _shape(self) -> AttentionShape:
+        positions = self.side * self.side
+        return AttentionShape(
+            groups=self.groups * self.spec.num_heads,
+            queries=positions,
+            keys=positions,
+            head_dim=self.spec.head_dim,
+            useful_pairs=positions * positions,
+        )
+
+    def _relative_position_products(self) -> Op:
+        """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
+        rows = self.groups * (self.spec.num_heads * self.side)
+        d, side, b = self.spec.head_dim, self.side, self.run.dtype_bytes
+        one = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
+        return ops.product(
+            kind=one.kind,
+            flops=one.executed_flops * 2,
+            read=one.read_bytes * 2,
+            written=one.written_bytes * 2,
+            weight=0,
+            live=one.live_bytes,
+        )
+
+    def _relative_position_sum(self) -> Op:
+        """Distances between positions, interpolation of the two tables, and the sum of both axes into a bias per score."""
+        b, scores = self.run.dtype_bytes, self._shape().score_elements
+        per_axis = self.groups * (self.spec.num_heads * self.side**3)
+        resized = 2 * (2 * self.side - 1) * self.spec.head_dim
+        table_side = self.spec.window_size if self.windowed else self.spec.native_grid
+        table = 2 * (2 * table_side - 1) * self.spec.head_dim
+        n, pairs = self.side, self.side * self.side
+        return ops.pointwise(
+            flops=scores + resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
+            read=per_axis * (2 * b) + table * b + 2 * (24 * n + 8 * pairs),
+            written=scores * b + resized * b + 2 * (24 * n + 16 * pairs),
+            live=scores * (2 * b),
+            weight=table * b,
+        )
+
+    def _moved(self) -> Op:
+        """Gathers of the tables, and the copies that make q, k, v, the bias and the output contiguous."""
+        b, side = self.run.dtype_bytes, self.side
+        tokens = self.groups * (side * side)
+        gathered = 2 * side * side * self.spec.head_dim * b
+        # q, k and v; q for one axis; the output. One group is split into q, k and v as views: q is copied for both axes,
+        # and the output of a fused kernel, which keeps the layout of q, is not
+        single = 2 + (self.run.attention_kernel != "fused")
+        width_copies = 5 if _is_batched(self.groups) else single
+        copied = tokens * (self.spec.hidden_size * b * width_copies) + self._shape().score_elements * b
+        return ops.movement(read=copied + gathered + 2 * side * side * 8, written=copied + gathered)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamBlock(AnalyticLayer):
+    """One transformer block over `views` maps of grid x grid patches; windowed, or global attention."""
+
+    spec: SamSpec
+    views: Count
+    grid: int
+    windowed: bool
+    run: Execution
+
+    def tree(self, name: str, copies: tuple[str, ...] = ()) -> CostNode:
+        spec, b, width = self.spec, self.run.dtype_bytes, self.spec.hidden_size
+        patches = self.views * (self.grid * self.grid)
+        x = patches * (width * b)
+        if self.windowed:
+            per_side = -(-self.grid // spec.window_size)
+            padded = per_side * spec.window_size
+            attention = SamAttention(
+                spec=spec, groups=self.views * per_side**2, side=spec.window_size, windowed=True, run=self.run
+            )
+            moves = self._window_moves(padded)
+        else:
+            attention = SamAttention(spec=spec, groups=self.views, side=self.grid, windowed=False, run=self.run)
+            moves = ()
+        hidden = spec.mlp_dim
+        mlp_weights = (2 * width * hidden + width + hidden) * b
+        return module(
+            name,
+            "SamBlock",
+            ops=(ops.add(elements=patches * width, b=b, times=2), *moves),
+            held_bytes=x,
+            copies=copies,
+            children=(
+                layer_norm("layer_norm1", rows=patches, width=width, run=self.run),
+                attention.tree("attn"),
+                layer_norm("layer_norm2", rows=patches, width=width, run=self.run),
+                module(
+                    "mlp",
+                    "SamMLP",
+                    fused_bytes=2 * x + mlp_weights,
+                    children=(
+                        *linears("lin1", tokens=patches, width_in=width, width_out=hidden, bias=True, b=b),
+                        activation("act", elements=patches * hidden, kind="gelu", b=b),
+                        *linears("lin2", tokens=patches, width_in=hidden, width_out=width, bias=True, b=b),
+                    ),
+                ),
+            ),
+        )
+
+    def _window_moves(self, padded: int) -> tuple[Op, ...]:
+        """Padding, splitting into windows, joining them again and cropping."""
+        b, width = self.run.dtype_bytes, self.spec.hidden_size
+        small = self.views * (self.grid**2 * width * b)
+        large = self.views * (padded**2 * width * b)
+        split_and_joined = ops.movement(read=large * 2, written=large * 2)
+        if padded == self.grid:
+            return (split_and_joined,)
+        return (split_and_joined, ops.movement(read=small * 2, written=large + small))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEncoderViT(AnalyticLayer):
+    """The SAM encoder on `views` square views of `side_px` pixels: (V, 3, s, s) to (V, C, s/64, s/64)."""
+
+    spec: SamSpec
+    views: Count
+    side_px: int
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, b, views = self.spec, self.run.dtype_bytes, self.views
+        grid = self.side_px // spec.patch_size
+        patches = views * (grid * grid)
+        half, quarter = -(-grid // 2), -(-grid // 4)
+        neck, (mid, out) = spec.neck_channels, spec.downsample_channels
+        windowed = SamBlock(spec=spec, views=views, grid=grid, windowed=True, run=self.run)
+        wide = SamBlock(spec=spec, views=views, grid=grid, windowed=False, run=self.run)
+        wide_names = tuple(str(index) for index in spec.global_attn_indexes)
+        windowed_names = tuple(str(index) for index in range(spec.num_layers) if str(index) not in wide_names)
+        table = spec.native_grid**2 * spec.hidden_size * b
+        blocks = [
+            block.tree("layers", copies=names) for block, names in ((windowed, windowed_names), (wide, wide_names)) if names
+        ]
+        return module(
+            name,
+            "ImageEncoderViT",
+            ops=self._positions(grid),
+            parameter_bytes=table,
+            fused_bytes=table,
+            children=(
+                module(
+                    "patch_embed",
+                    "PatchEmbedding",
+                    children=(
+                        conv2d(
+                            "projection",
+                            batch=views,
+                            channels_in=3,
+                            channels_out=spec.hidden_size,
+                            side_in=self.side_px,
+                            side_out=grid,
+                            kernel=spec.patch_size,
+                            bias=True,
+                            b=b,
+                            first=True,
+                        ),
+                    ),
+                ),
+                *blocks,
+                module(
+                    "neck",
+                    "SamNeck",
+                    children=(
+                        conv2d(
+                            "conv1",
+                            batch=views,
+                            channels_in=spec.hidden_size,
+                            channels_out=neck,
+                            side_in=grid,
+                            side_out=grid,
+                            kernel=1,
+                            b=b,
+                        ),
+                        layer_norm("layer_norm1", rows=patches, width=neck, run=self.run),
+                        conv2d(
+                            "conv2",
+                            batch=views,
+                            channels_in=neck,
+                            channels_out=neck,
+                            side_in=grid,
+                            side_out=grid,
+                            kernel=3,
+                            b=b,
+                        ),
+                        layer_norm("layer_norm2", rows=patches, width=neck, run=self.run),
+                    ),
+                ),
+                module(
+                    "proj",
+                    "SamDownsample",
+                    children=(
+                        conv2d(
+                            "conv1",
+                            batch=views,
+                            channels_in=neck,
+                            channels_out=mid,
+                            side_in=grid,
+                            side_out=half,
+                            kernel=3,
+                            b=b,
+                        ),
+                        conv2d(
+                            "conv2",
+                            batch=views,
+                            channels_in=mid,
+                            channels_out=out,
+                            side_in=half,
+                            side_out=quarter,
+                            kernel=3,
+                            b=b,
+                        ),
+                    ),
+                ),
+            ),
+        )
+
+    def _positions(self, grid: int) -> tuple[Op, ...]:
+        """The absolute position table added to the patches; resized in float32 when the map is not the native one."""
+        spec, b = self.spec, self.run.dtype_bytes
+        patches = self.views * (grid * grid * spec.hidden_size)
+        position = grid * grid * spec.hidden_size
+        table = spec.native_grid**2 * spec.hidden_size
+        added = ops.pointwise(
+            flops=patches,
+            read=(patches + position) * b,
+            written=patches * b,
+            live=patches * (2 * b) + position * b,
+            weight=position * b if grid == spec.native_grid else 0,
+        )
+        if grid == spec.native_grid:
+            return (added,)
+        return (added, resized_positions(table=table, position=position, run=self.run))
+
+
+def resized_positions(*, table: int, position: int, run: Execution) -> Op:
+    """Bicubic resizing of a position table of `table` elements to `position` elements, in float32."""
+    b = run.dtype_bytes
+    cast, full = (b, 4) if run.casts else (0, 0)
+    return ops.pointwise(
+        flops=position * ops.FLOPS_PER_ELEMENT["bicubic_interpolation"],
+        read=table * (cast + 4) + position * full,
+        written=table * full + position * (4 + cast),
+        live=(table + position) * (4 + b),
+        weight=table * b,
+    )
+
+
+def _is_batched(groups: Count) -> bool:
+    return not isinstance(groups, int) or groups > 1

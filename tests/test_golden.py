@@ -1,0 +1,203 @@
+"""One value worked by hand for each layer, in FLOPs and bytes."""
+
+from typing import Any
+
+import pytest
+
+from analytic.decoder import (
+    DecoderShape,
+    DeepseekV2DecoderLayer,
+    DeepseekV2MLP,
+    DeepseekV2RMSNorm,
+    LlamaFlashAttention2,
+    LlamaRotaryEmbedding,
+    LmHead,
+    TokenEmbedding,
+)
+from analytic.execution import Execution
+from analytic.model import Decoder
+from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
+from analytic.sam import ImageEncoderViT, SamAttention, SamBlock
+from analytic.spec import ModelSpec
+from analytic.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
+from analytic.workload import MODES
+
+RUN = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
+SAM, CLIP, TEXT = SPEC.sam, SPEC.clip, SPEC.text
+TEN = DecoderShape(batch=1, new_tokens=10, past_tokens=0)
+
+
+def test_sam_attention_global() -> None:
+    # 64 x 64 positions of width 768: qkv 2 n 768 2304, out 2 n 768 768, two axes 2 * 64 * (12 * 64) * 64 * 64,
+    # scores and values 4 n^2 768
+    n = 64 * 64
+    projections = 2 * n * 768 * 2304 + 2 * n * 768 * 768
+    relative = 2 * (2 * 64 * (12 * 64) * 64 * 64)
+    layer = SamAttention(spec=SAM, groups=1, side=64, windowed=False, run=RUN)
+    assert layer.forward_tensor_core_flops() == projections + relative + 4 * n * n * 768
+
+
+def test_sam_block_pads_its_windows() -> None:
+    # 64 pads to 70: 25 windows of 196 positions in attention, 4096 positions in the feed-forward
+    n, p = 4096, 4900
+    attention = 2 * p * 768 * (2304 + 768) + 2 * (2 * 14 * (25 * 12 * 14) * 64 * 14) + 25 * 4 * 196 * 196 * 768
+    layer = SamBlock(spec=SAM, views=1, grid=64, windowed=True, run=RUN)
+    assert layer.forward_tensor_core_flops() == attention + 2 * n * 768 * 3072 * 2
+
+
+def test_image_encoder_convolutions() -> None:
+    # patches 2 * 64^2 * 768 * 3 * 16^2; neck 1x1 and 3x3 at 64^2; down to 32^2 x 512 and 16^2 x 1024
+    by_path = {
+        path: sum(op.executed_flops for op in node.ops)
+        for path, node in ImageEncoderViT(spec=SAM, views=1, side_px=1024, run=RUN).tree("sam").walk()
+    }
+    assert by_path["sam.patch_embed.projection"] == 2 * 64**2 * 768 * 3 * 16**2
+    assert by_path["sam.neck.conv1"] == 2 * 64**2 * 768 * 256
+    assert by_path["sam.neck.conv2"] == 2 * 64**2 * 256 * 256 * 9
+    assert by_path["sam.proj.conv1"] == 2 * 32**2 * 256 * 512 * 9
+    assert by_path["sam.proj.conv2"] == 2 * 16**2 * 512 * 1024 * 9
+
+
+def test_clip_block() -> None:
+    # 257 positions of width 1024: four projections, two products, feed-forward through 4096
+    flops = 4 * 2 * 257 * 1024 * 1024 + 4 * 257 * 257 * 1024 + 2 * 2 * 257 * 1024 * 4096
+    layer = NoTPTransformerBlock(spec=CLIP, views=1, tokens=257, run=RUN)
+    assert layer.forward_tensor_core_flops() == flops
+    assert NoTPTransformer(spec=CLIP, views=1, tokens=257, run=RUN).forward_tensor_core_flops() == 24 * flops
+    assert VitModel(spec=CLIP, views=3, side=16, run=RUN).forward_tensor_core_flops() == 3 * 24 * flops
+
+
+def test_vit_model_weights() -> None:
+    # 24 blocks of 12 * 1024^2 + 13 * 1024, class token, 257 positions, pre-norm
+    parameters = 24 * (12 * 1024**2 + 13 * 1024) + 1024 + 257 * 1024 + 2 * 1024
+    assert VitModel(spec=CLIP, views=1, side=16, run=RUN).forward_memory_weight() == 2 * parameters == 2 * 302_575_616
+
+
+def test_projector() -> None:
+    # 256 tokens of 2048 to 1280, bf16: FLOPs, weights with bias, input + weights + output
+    layer = MlpProjector(width_in=2048, width_out=1280, tokens=256, run=RUN)
+    assert layer.forward_tensor_core_flops() == 2 * 256 * 2048 * 1280
+    assert layer.forward_memory_weight() == 2 * (2048 * 1280 + 1280)
+    assert layer.forward_cal_io() == 2 * (256 * 2048 + 2048 * 1280 + 1280 + 256 * 1280)
+
+
+def test_vision_stack_is_its_parts() -> None:
+    stack = VisionStack(spec=SPEC, workload=MODES["base"], batch=1, run=RUN)
+    sam = ImageEncoderViT(spec=SAM, views=1, side_px=1024, run=RUN)
+    clip = VitModel(spec=CLIP, views=1, side=16, run=RUN)
+    parts = (sam, clip, MlpProjector(width_in=2048, width_out=1280, tokens=256, run=RUN))
+    assert stack.forward_tensor_core_flops() == sum(part.forward_tensor_core_flops() for part in parts)
+
+
+def test_attention() -> None:
+    # 10 positions: four projections 8 n 1280^2, two products over the full 10 x 10; half of it plus the diagonal is useful
+    cost = LlamaFlashAttention2(spec=TEXT, shape=TEN, run=RUN).forward_cost()
+    assert cost.executed_flops == 8 * 10 * 1280 * 1280 + 4 * 10 * 10 * 1280
+    assert cost.useful_flops == 8 * 10 * 1280 * 1280 + 4 * 55 * 1280
+    assert cost.kv_bytes == 2 * 10 * 1280 * 2
+    assert cost.weight_bytes == 4 * 1280 * 1280 * 2
+
+
+def test_attention_sees_the_past() -> None:
+    # 3 new tokens on 7: products over 3 x 10, useful 3 * 7 + 6
+    shape = DecoderShape(batch=2, new_tokens=3, past_tokens=7)
+    cost = LlamaFlashAttention2(spec=TEXT, shape=shape, run=RUN).forward_cost()
+    assert cost.executed_flops == 2 * (8 * 3 * 1280 * 1280 + 4 * 3 * 10 * 1280)
+    assert cost.useful_flops == 2 * (8 * 3 * 1280 * 1280 + 4 * (3 * 7 + 6) * 1280)
+
+
+def test_rotary_embedding() -> None:
+    # 10 positions: 64 products each, then cos, sin and a scaling of both over 128
+    layer = LlamaRotaryEmbedding(head_dim=128, new_tokens=10, run=RUN)
+    assert layer.forward_tensor_core_flops() == 0
+    assert layer.forward_cuda_core_flops() == 10 * 64 + 4 * 10 * 128
+
+
+def test_rms_norm() -> None:
+    # square, mean, scale, weight for each of 10 x 1280; epsilon and root for each of 10
+    layer = DeepseekV2RMSNorm(width=1280, tokens=10, run=RUN)
+    assert layer.forward_cuda_core_flops() == 4 * 12800 + 2 * 10
+    assert layer.forward_memory_weight() == 2560
+
+
+def test_mlp() -> None:
+    layer = DeepseekV2MLP(width=1280, hidden=6848, tokens=10, run=RUN)
+    assert layer.forward_tensor_core_flops() == 3 * 2 * 10 * 1280 * 6848
+    assert layer.backward_tensor_core_flops() == 2 * 3 * 2 * 10 * 1280 * 6848
+    assert layer.forward_memory_weight() == 3 * 1280 * 6848 * 2
+
+
+def test_gate() -> None:
+    # one float32 product with 64 rows; softmax over 64 at 5 FLOPs, 6 weights scaled
+    layer = MoEGate(spec=TEXT, tokens=10, run=RUN)
+    assert layer.forward_tensor_core_flops() == 2 * 10 * 1280 * 64
+    assert layer.forward_cuda_core_flops() == 10 * 64 * 5 + 10 * 6
+
+
+def test_routed_experts() -> None:
+    # one token meets 6 of 64 experts, each 3 * 1280 * 896 parameters: touched 6, resident 64
+    cost = RoutedExperts(spec=TEXT, tokens=1, run=RUN).forward_cost()
+    expert = 3 * 1280 * 896 * 2
+    assert cost.executed_flops == 6 * expert
+    assert (cost.touched_weight_bytes, cost.weight_bytes) == (6 * expert, 64 * expert)
+    assert expected_unique_experts(2, experts=64, per_token=6) == pytest.approx(64 * (1 - (58 / 64) ** 2))
+
+
+def test_mixture_is_gate_routed_and_shared() -> None:
+    shared = DeepseekV2MLP(width=1280, hidden=1792, tokens=10, run=RUN)
+    layer = DeepseekV2MoE(spec=TEXT, shared=shared, tokens=10, run=RUN)
+    routed = 10 * 6 * 6 * 1280 * 896
+    assert layer.forward_tensor_core_flops() == 2 * 10 * 1280 * 64 + routed + 3 * 2 * 10 * 1280 * 1792
+    # the fused floor: router, the experts ten tokens are expected to meet, shared experts, tokens in and out
+    touched = round(64 * (1 - (58 / 64) ** 10) * 3 * 1280 * 896 * 2)
+    assert layer.forward_cost().fused_bytes == 2 * (1280 * 64 + 3 * 1280 * 1792 + 2 * 10 * 1280) + touched
+
+
+def test_decoder_layers() -> None:
+    attention = 8 * 10 * 1280 * 1280 + 4 * 100 * 1280
+    dense = DeepseekV2DecoderLayer(spec=TEXT, shape=TEN, sparse=False, run=RUN)
+    assert dense.forward_tensor_core_flops() == attention + 6 * 10 * 1280 * 6848
+    assert dense.forward_memory_weight() == 2 * 32_852_480
+    sparse = DeepseekV2DecoderLayer(spec=TEXT, shape=TEN, sparse=True, run=RUN)
+    assert sparse.forward_memory_weight() == 2 * 233_720_320
+
+
+def test_embedding_and_head() -> None:
+    # 10 lookups of 1280 in bf16 read and written, 8 bytes an index; the head on one position
+    table = TokenEmbedding(vocab_size=129280, width=1280, tokens=10, run=RUN)
+    assert table.forward_cal_io() == 2 * 10 * 2560 + 80
+    assert table.forward_memory_weight() == 2 * 165_478_400
+    head = LmHead(vocab_size=129280, width=1280, rows=1, run=RUN)
+    assert head.forward_tensor_core_flops() == 2 * 1280 * 129280
+    assert head.forward_arithmetic_intensity() == 2 * 1280 * 129280 / (2 * (1280 + 1280 * 129280 + 129280))
+
+
+def test_decoder_logits_of_the_last_position_or_all() -> None:
+    last, every = (
+        Decoder(spec=TEXT, shape=TEN, logits=logits, run=RUN).forward_tensor_core_flops() for logits in ("last", "all")
+    )
+    assert every - last == 9 * 2 * 1280 * 129280
+
+
+LAYERS: list[Any] = [
+    SamAttention(spec=SAM, groups=1, side=64, windowed=False, run=RUN),
+    ImageEncoderViT(spec=SAM, views=1, side_px=1024, run=RUN),
+    VitModel(spec=CLIP, views=1, side=16, run=RUN),
+    MlpProjector(width_in=2048, width_out=1280, tokens=256, run=RUN),
+    LlamaFlashAttention2(spec=TEXT, shape=TEN, run=RUN),
+    DeepseekV2MLP(width=1280, hidden=6848, tokens=10, run=RUN),
+    MoEGate(spec=TEXT, tokens=10, run=RUN),
+    DeepseekV2DecoderLayer(spec=TEXT, shape=TEN, sparse=True, run=RUN),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_every_layer_answers_every_question(layer: Any) -> None:
+    for direction in ("forward", "backward"):
+        for question in ("tensor_core_flops", "cuda_core_flops", "cal_io", "memory_weight", "memory_activation"):
+            value = getattr(layer, f"{direction}_{question}")()
+            assert isinstance(value, int)
+            assert value > 0 or question == "cuda_core_flops"
+        assert getattr(layer, f"{direction}_memory_kvcache")() >= 0
+        assert getattr(layer, f"{direction}_arithmetic_intensity")() > 0

@@ -1,0 +1,266 @@
+"""The stateful root: its modes, its cache, and the laws its costs obey."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analytic.cost import CostNode
+from analytic.decoder import DecoderShape
+from analytic.execution import FULL_SIZE, Execution
+from analytic.model import Decoder, DeepseekOCRModel, SyntheticKVCache
+from analytic.spec import ModelSpec
+from analytic.vision import VisionStack
+from analytic.workload import ALL_GRIDS, MODES, gundam
+
+SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
+TINY = ModelSpec.from_preset("tiny")
+SUMMED = ("executed_flops", "useful_flops", "counter_flops", "cuda_core_flops", "eager_bytes", "fused_bytes", "kv_bytes")
+SIZES = st.integers(1, 5000)
+RUNS = st.builds(
+    Execution,
+    device=st.sampled_from(["meta", "cpu", "cuda"]),
+    attention=st.sampled_from(["sdpa", "eager"]),
+    experts=st.sampled_from(["grouped_mm", "batched_mm"]),
+    dtype=st.sampled_from(["bfloat16", "float16", "float32"]),
+)
+
+
+def root(spec: ModelSpec = SPEC, run: Execution = FULL_SIZE) -> DeepseekOCRModel:
+    return DeepseekOCRModel.from_spec(spec, run=run)
+
+
+def test_modes_follow_the_calls() -> None:
+    model = root()
+    assert model.operation_mode == "idle"
+    model.start_vision(batch_size=2, num_views=7)
+    assert model.operation_mode == "vision"
+    cache = model.start_prefill(context_len=100, batch_size=2)
+    assert (model.operation_mode, cache.length, cache.batch_size) == ("prefill", 100, 2)
+    assert model.start_decode() == cache
+    assert model.operation_mode == "decode"
+    assert model.decode_one_token().length == 101
+
+
+def test_calls_out_of_order_raise() -> None:
+    model = root()
+    with pytest.raises(RuntimeError, match="no stage was started"):
+        model.forward_tensor_core_flops()
+    with pytest.raises(RuntimeError, match="call start_prefill first or pass kv_cache"):
+        model.start_decode()
+    with pytest.raises(RuntimeError, match="the mode is 'idle'; call start_decode first"):
+        model.decode_one_token()
+    model.start_prefill(8, 1)
+    with pytest.raises(RuntimeError, match="the mode is 'prefill'"):
+        model.decode_one_token()
+
+
+@pytest.mark.parametrize(("context_len", "batch_size"), [(0, 1), (-1, 1), (8, 0), (2.5, 1), ("8", 1)])
+def test_counts_below_one_are_refused_and_change_nothing(context_len: object, batch_size: object) -> None:
+    model = root()
+    before = model.start_prefill(4, 1)
+    with pytest.raises(ValueError, match=r"(context_len|batch_size): got .*, accepted: a whole number of at least 1"):
+        model.start_prefill(context_len, batch_size)  # type: ignore[arg-type]
+    assert (model.operation_mode, model.kv_cache) == ("prefill", before)
+
+
+def test_vision_arguments_that_contradict_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_views: got 3 beside a workload"):
+        root().start_vision(num_views=3, workload=MODES["base"])
+    with pytest.raises(ValueError, match="num_views: got 0"):
+        root().start_vision(num_views=0)
+
+
+@pytest.mark.parametrize("multiplier", [0, -1, float("nan"), float("inf"), True])
+def test_multipliers_that_are_none_are_refused(multiplier: float) -> None:
+    with pytest.raises(ValueError, match=r"multiplier: got .*accepted: a positive number"):
+        root().set_vision_workload_multiplier(multiplier)
+
+
+def test_the_multiplier_scales_work_but_not_weights() -> None:
+    model = root()
+    model.start_vision()
+    once = model.forward_cost()
+    model.set_vision_workload_multiplier(7.0)
+    seven = model.forward_cost()
+    assert seven.executed_flops == 7 * once.executed_flops
+    assert model.forward_cal_io() == 7 * once.eager_bytes
+    assert model.forward_memory_weight() == once.weight_bytes
+    model.start_prefill(16, 1)
+    assert model.forward_cost() == _prefill(16)
+
+
+def _prefill(length: int) -> object:
+    model = root()
+    model.start_prefill(length, 1)
+    return model.forward_cost()
+
+
+def test_views_of_a_page_may_differ_in_size() -> None:
+    model, page = root(), gundam(ALL_GRIDS[5])
+    model.start_vision(workload=page)
+    together = model.forward_tensor_core_flops()
+    model.start_vision(workload=MODES["base"])
+    whole = model.forward_tensor_core_flops()
+    model.start_vision(batch_size=page.grid.tiles, workload=MODES["small"])  # type: ignore[union-attr]
+    assert together == whole + model.forward_tensor_core_flops()
+
+
+def test_a_prefill_in_chunks_does_the_work_of_one() -> None:
+    model = root()
+    model.start_prefill(300, 2)
+    whole, useful = model.forward_cost().executed_flops, model.forward_cost().useful_flops
+    cache = model.start_prefill(100, 2)
+    first = model.forward_cost()
+    longer = model.start_prefill(200, 2, kv_cache=cache)
+    second = model.forward_cost()
+    head = 2 * 2 * 1280 * 129280  # the logits of one position in two sequences, done twice in chunks
+    skipped = 12 * 2 * 4 * 100 * 200 * 1280  # the first chunk never meets the second
+    assert first.executed_flops + second.executed_flops == whole + head - skipped
+    assert first.useful_flops + second.useful_flops == useful + head
+    assert (longer.length, longer.kv_bytes) == (300, second.kv_bytes)
+
+
+def test_a_cache_of_another_model_or_batch_is_refused() -> None:
+    other = root(TINY).start_prefill(8, 1)
+    with pytest.raises(ValueError, match="kv_cache: got SyntheticKVCache"):
+        root().start_decode(kv_cache=other)
+    with pytest.raises(ValueError, match="kv_cache: got SyntheticKVCache"):
+        root().start_prefill(8, 2, kv_cache=root().start_prefill(8, 1))
+
+
+def test_layers_of_two_models_are_refused() -> None:
+    shape = DecoderShape(batch=1, new_tokens=1, past_tokens=0)
+    decoder = Decoder(spec=SPEC.text, shape=shape, logits="last", run=FULL_SIZE)
+    tiny = VisionStack(spec=TINY, workload=MODES["base"], batch=1, run=FULL_SIZE)
+    with pytest.raises(ValueError, match="a projector to width 64, accepted: 1280"):
+        DeepseekOCRModel.from_layers(tiny, decoder)
+    other = VisionStack(spec=SPEC, workload=MODES["base"], batch=1, run=replace(FULL_SIZE, attention="eager"))
+    with pytest.raises(ValueError, match="accepted: the decoder's"):
+        DeepseekOCRModel.from_layers(other, decoder)
+
+
+@given(length=SIZES, batch=st.integers(1, 8), steps=st.integers(1, 70))
+@settings(max_examples=30, deadline=None)
+def test_the_cache_grows_by_one_token_a_step(length: int, batch: int, steps: int) -> None:
+    model = root()
+    cache = model.start_prefill(length, batch)
+    per_token = 2 * 12 * 10 * 128 * 2 * batch  # K and V, 12 layers, 10 heads of 128, bf16
+    model.start_decode()
+    for step in range(1, steps + 1):
+        previous, cache = cache, model.decode_one_token()
+        assert cache.kv_bytes - previous.kv_bytes == per_token == cache.bytes_per_token * batch
+        assert model.forward_memory_kvcache() == cache.kv_bytes == (length + step) * per_token
+
+
+@given(length=SIZES, more=st.integers(1, 500))
+@settings(max_examples=40, deadline=None)
+def test_work_rises_with_the_sequence(length: int, more: int) -> None:
+    model = root()
+
+    def prefill_and_decode(tokens: int) -> list[int]:
+        model.start_prefill(tokens, 1)
+        prefill = model.forward_cost()
+        model.start_decode()
+        decode = model.forward_cost()
+        return [
+            int(value)
+            for cost in (prefill, decode)
+            for value in (cost.executed_flops, cost.useful_flops, cost.eager_bytes, cost.fused_bytes)
+        ]
+
+    short, long = prefill_and_decode(length), prefill_and_decode(length + more)
+    assert all(small < large for small, large in zip(short, long, strict=True))
+
+
+@given(run=RUNS, length=SIZES, past=st.integers(0, 3000), batch=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_children_sum_to_their_parent(run: Execution, length: int, past: int, batch: int) -> None:
+    shape = DecoderShape(batch=batch, new_tokens=length, past_tokens=past)
+    check_sums(Decoder(spec=SPEC.text, shape=shape, logits="all", run=run).tree(""))
+
+
+@pytest.mark.parametrize("page", [MODES["tiny"], gundam(ALL_GRIDS[8])], ids=["tiny", "gundam"])
+def test_children_sum_to_their_parent_in_vision(page: object) -> None:
+    check_sums(VisionStack(spec=SPEC, workload=page, batch=2, run=FULL_SIZE).tree("model"))  # type: ignore[arg-type]
+
+
+def check_sums(node: CostNode) -> None:
+    own = replace(node, children=(), copies=()).total()
+    total = node.total()
+    for name in (*SUMMED, "weight_bytes", "touched_weight_bytes"):
+        below = sum(getattr(child.total(), name) for child in node.children)
+        assert getattr(total, name) == (getattr(own, name) + below) * (len(node.copies) or 1), (node.name, name)
+    assert total.activation_bytes >= max((child.total().activation_bytes for child in node.children), default=0)
+    for child in node.children:
+        check_sums(child)
+
+
+@given(run=RUNS, grid=st.sampled_from(ALL_GRIDS), batch=st.integers(2, 6))
+@settings(max_examples=20, deadline=None)
+def test_vision_flops_are_linear_in_the_batch(run: Execution, grid: object, batch: int) -> None:
+    model = root(run=run)
+    model.start_vision(workload=gundam(grid))  # type: ignore[arg-type]
+    one = model.forward_cost()
+    model.start_vision(batch_size=batch, workload=gundam(grid))  # type: ignore[arg-type]
+    many = model.forward_cost()
+    assert many.executed_flops == batch * one.executed_flops
+    assert many.weight_bytes == one.weight_bytes
+
+
+@given(views=st.integers(1, 12), batch=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_vision_flops_are_linear_in_equal_views(views: int, batch: int) -> None:
+    model = root()
+    model.start_vision()
+    one = model.forward_tensor_core_flops()
+    model.start_vision(batch_size=batch, num_views=views)
+    assert model.forward_tensor_core_flops() == batch * views * one
+
+
+@given(run=RUNS, length=SIZES, batch=st.integers(2, 9))
+@settings(max_examples=40, deadline=None)
+def test_decoder_flops_and_cache_are_linear_in_the_batch(run: Execution, length: int, batch: int) -> None:
+    model = root(run=run)
+    model.start_prefill(length, 1)
+    one = model.forward_cost()
+    model.start_prefill(length, batch)
+    many = model.forward_cost()
+    for name in ("executed_flops", "useful_flops", "counter_flops", "kv_bytes"):
+        assert getattr(many, name) == batch * getattr(one, name)
+
+
+@given(run=RUNS, length=SIZES, past=st.integers(0, 5000), batch=st.integers(1, 5), logits=st.sampled_from(["last", "all"]))
+@settings(max_examples=60, deadline=None)
+def test_bounds_between_the_conventions(run: Execution, length: int, past: int, batch: int, logits: str) -> None:
+    shape = DecoderShape(batch=batch, new_tokens=length, past_tokens=past)
+    cost = Decoder(spec=SPEC.text, shape=shape, logits=logits, run=run).forward_cost()  # type: ignore[arg-type]
+    assert 0 < cost.counter_flops <= cost.executed_flops
+    assert 0 < cost.useful_flops <= cost.executed_flops
+    assert cost.fused_bytes <= cost.eager_bytes
+    assert cost.kv_bytes <= cost.fused_bytes
+    assert cost.touched_weight_bytes <= cost.weight_bytes + cost.kv_bytes or run.experts == "batched_mm"
+
+
+@given(run=RUNS, batch=st.integers(1, 4), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_an_array_of_shapes_costs_what_each_shape_costs(run: Execution, batch: int, data: st.DataObject) -> None:
+    new = data.draw(st.lists(st.integers(1, 3000), min_size=1, max_size=5))
+    past = data.draw(st.lists(st.integers(0, 3000), min_size=len(new), max_size=len(new)))
+    decoder = Decoder(spec=SPEC.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits="last", run=run)
+    together = DecoderShape(batch=batch, new_tokens=np.array(new), past_tokens=np.array(past))
+    columns = replace(decoder, shape=together).forward_cost().as_dict()
+    for index, (tokens, before) in enumerate(zip(new, past, strict=True)):
+        shape = DecoderShape(batch=batch, new_tokens=tokens, past_tokens=before)
+        for name, value in replace(decoder, shape=shape).forward_cost().as_dict().items():
+            assert np.broadcast_to(columns[name], len(new))[index] == value, name
+
+
+def test_a_cache_says_its_bytes() -> None:
+    cache = SyntheticKVCache(num_layers=12, num_kv_heads=10, head_dim=128, dtype_bytes=2, batch_size=3, length=5)
+    assert cache.kv_bytes == 2 * 12 * 10 * 128 * 2 * 3 * 5
+    assert cache.extended(2).length == 7
+    with pytest.raises(ValueError, match="tokens: got 0"):
+        cache.extended(0)
