@@ -1,0 +1,152 @@
+"""Many points in one call: prefill and decode over arrays of lengths and batches, as costs, a table or files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analytic import stored
+from analytic.cost import Cost
+from analytic.decoder import DecoderShape
+from analytic.execution import Execution
+from analytic.model import Decoder, Logits
+from analytic.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA: Final = "analytic_scaling.v1.schema.json"
+CHUNK: Final = 16384
+"""Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
+
+ADDED: Final = ("executed_flops", "useful_flops", "counter_flops", "cuda_core_flops", "eager_bytes", "fused_bytes")
+
+
+def evaluate(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    batch_size: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    logits: Logits = "last",
+) -> Cost:
+    """The decoder's cost for every point of the broadcast arrays: one vectorised evaluation, int64 arrays in a `Cost`.
+
+    Raises ValueError for shapes that do not broadcast and for counts below one (past tokens: below zero).
+    """
+    batch, new, past = np.broadcast_arrays(
+        np.asarray(batch_size, dtype=np.int64),
+        np.asarray(new_tokens, dtype=np.int64),
+        np.asarray(past_tokens, dtype=np.int64),
+    )
+    shape = batch.shape
+    batch, new, past = batch.ravel(), new.ravel(), past.ravel()
+    decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
+    pieces = []
+    for start in range(0, max(batch.size, 1), CHUNK):
+        part = slice(start, start + CHUNK)
+        points = DecoderShape(batch=batch[part], new_tokens=new[part], past_tokens=past[part])
+        pieces.append(replace(decoder, shape=points).tree("").total().as_dict())
+    joined: dict[str, Any] = {}
+    for name in pieces[0]:
+        columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
+        joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
+    return Cost(**joined)
+
+
+def scaling(
+    spec: ModelSpec, run: Execution, *, seq_lens: list[int], decode_steps: int, batch_size: int = 1
+) -> dict[str, Any]:
+    """Prefill at every length, and the mean of `decode_steps` tokens after it, as the object of the scaling schema.
+
+    One evaluation covers all prefills and all decode steps. Raises ValueError for lengths or steps below one.
+    """
+    lengths = np.asarray(seq_lens, dtype=np.int64)
+    steps = np.arange(decode_steps, dtype=np.int64)
+    if not seq_lens or decode_steps < 1:
+        raise ValueError(f"seq_lens, decode_steps: got {seq_lens}, {decode_steps}, accepted: at least one of each")
+    new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
+    past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
+    columns = evaluate(spec, run, batch_size=batch_size, new_tokens=new, past_tokens=past).as_dict()
+    points = []
+    for index, length in enumerate(seq_lens):
+        begin = lengths.size + index * steps.size
+        window = slice(begin, begin + steps.size)
+        prefill = {name: int(column[index]) for name, column in columns.items()}  # type: ignore[index]
+        decode = {
+            f"{name}_per_token": int(columns[name][window].sum()) // decode_steps  # type: ignore[index]
+            for name in ADDED
+        }
+        decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())  # type: ignore[index]
+        decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])  # type: ignore[index]
+        points.append({"seq_len_prefill": length, "prefill": prefill, "decode": decode})
+    return {
+        "schema_version": "1.0",
+        "model": {
+            "model_id": spec.model_id,
+            "model_variant": spec.model_variant,
+            "hidden_size": spec.text.hidden_size,
+            "num_layers": spec.text.num_layers,
+        },
+        "execution": {
+            "device": run.device,
+            "attention": run.attention,
+            "experts": run.experts,
+            "dtype": run.dtype,
+        },
+        "batch_size": batch_size,
+        "decode_steps": decode_steps,
+        "points": points,
+    }
+
+
+def frame(scaled: dict[str, Any]) -> pd.DataFrame:
+    """The points of `scaling` as one row a length, columns `prefill_*` and `decode_*`."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "seq_len_prefill": point["seq_len_prefill"],
+                **{f"prefill_{name}": value for name, value in point["prefill"].items()},
+                **{f"decode_{name}": value for name, value in point["decode"].items()},
+            }
+            for point in scaled["points"]
+        ]
+    )
+
+
+def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """`analytic_scaling.json` and `.csv` in `folder`, each whole or not at all. Raises OSError, and ValueError when the
+    object does not fit its schema."""
+    problems = stored.violations(scaled, SCHEMA)
+    if problems:
+        raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, csv_path = folder / "analytic_scaling.json", folder / "analytic_scaling.csv"
+    _write_at_once(json_path, json.dumps(scaled, indent=1, allow_nan=False) + "\n")
+    _write_at_once(csv_path, frame(scaled).to_csv(index=False))
+    return json_path, csv_path
+
+
+def _column(value: Any, size: int) -> NDArray[np.int64]:
+    return value if isinstance(value, np.ndarray) else np.full(size, value, dtype=np.int64)
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:  # whatever interrupts the write, no half file stays behind
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,144 @@
+"""`python -m analytic` as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytic.__main__ import main
+from analytic.model import DeepseekOCRModel
+from analytic.spec import ModelSpec
+from analytic.workload import CropGrid, gundam
+
+STAGE_KEYS = {
+    "executed_flops",
+    "useful_flops",
+    "counter_flops",
+    "cuda_core_flops",
+    "eager_bytes",
+    "fused_bytes",
+    "weight_bytes",
+    "activation_bytes",
+    "kv_bytes",
+}
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_cost_in_json_is_the_stateful_root(capsys: pytest.CaptureFixture[str], full_spec: ModelSpec) -> None:
+    stages = answer(capsys, "cost", "--crop-grid", "2x3", "--seq-len", "1024", "--decode-steps", "4")["stages"]
+    assert list(stages) == ["vision", "prefill", "decode"]
+    assert all(set(stage) >= STAGE_KEYS for stage in stages.values())
+    root = DeepseekOCRModel.from_spec(full_spec)
+    root.start_vision(workload=gundam(CropGrid.parse("2x3")))
+    assert stages["vision"]["executed_flops"] == root.forward_tensor_core_flops()
+    root.start_prefill(1024, 1)
+    assert stages["prefill"]["eager_bytes"] == root.forward_cal_io()
+    root.start_decode()
+    for number, step in enumerate(stages["decode"]["steps"], start=1):
+        assert (step["step"], step["context_len"]) == (number, 1023 + number)
+        assert step["executed_flops"] == root.forward_tensor_core_flops()
+        assert step["kv_bytes"] == root.decode_one_token().kv_bytes
+    steps = stages["decode"]["steps"]
+    assert stages["decode"]["executed_flops"] == sum(step["executed_flops"] for step in steps) // 4
+    assert stages["decode"]["kv_bytes"] == steps[-1]["kv_bytes"]
+
+
+def test_cost_without_an_image_has_no_vision(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "cost", "--no-image", "--seq-len", "256")
+    assert list(found["stages"]) == ["prefill", "decode"]
+    assert (found["workload"]["image_tokens"], found["workload"]["text_tokens"]) == (0, 255)
+
+
+def test_cost_by_module_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = answer(capsys, "cost", "--image-size", "1654x2339", "--seq-len", "1024", "--by-module")["stages"]
+    for name in ("vision", "prefill"):
+        for key in ("executed_flops", "cuda_core_flops", "eager_bytes", "weight_bytes"):
+            assert sum(row[key] for row in stages[name]["modules"]) == stages[name][key]
+
+
+def test_crops_gives_one_object_a_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "crops", "1654x2339", "600x400") == [
+        {
+            "size": "1654x2339",
+            "grid": "2x3",
+            "views": 7,
+            "global_tokens": 273,
+            "local_tokens": 630,
+            "image_tokens": 903,
+        },
+        {"size": "600x400", "grid": None, "views": 1, "global_tokens": 273, "local_tokens": 0, "image_tokens": 273},
+    ]
+
+
+def test_tables_are_for_reading(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--crop-grid", "2x1", "--seq-len", "512", "--by-module"]) == 0
+    text = capsys.readouterr().out
+    assert "512 positions = 483 image (gundam-2x1) + 1 BOS + 28 text" in text
+    assert "model.vision_tower.sam_encoder.layers.*.attn.qkv" in text
+    assert main(["crops", "600x400"]) == 0
+    assert "image_tokens" in capsys.readouterr().out
+
+
+def test_sweep_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["sweep", "--seq-lens", "256", "512", "--output-dir", str(tmp_path), "--preset", "tiny"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["analytic_scaling.csv", "analytic_scaling.json"]
+    assert "wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cost", "--no-image", "--seq-len", "0"], "seq_len: got 0"),
+        (["cost", "--no-image", "--seq-len", "-3"], "seq_len: got -3"),
+        (["cost", "--no-image", "--seq-len", "many"], "invalid int value: 'many'"),
+        (["cost", "--crop-grid", "2x3", "--seq-len", "903"], "accepted: at least 904 for this page"),
+        (["cost", "--crop-grid", "0x3", "--seq-len", "1024"], "crop grid: got '0x3'"),
+        (["cost", "--crop-grid", "4x4", "--seq-len", "1024"], "crop grid: got 4x4 (16 tiles)"),
+        (["cost", "--crop-grid", "2-3", "--seq-len", "1024"], "crop grid: got '2-3'"),
+        (["cost", "--image-size", "10", "--seq-len", "1024"], "image size: got '10'"),
+        (["cost", "--mode", "huge", "--seq-len", "1024"], "mode: got 'huge', accepted: tiny, small, base, large"),
+        (["cost", "--seq-len", "1024"], "one of the arguments"),
+        (["cost", "--no-image", "--seq-len", "8", "--preset", "huge"], "preset: got 'huge'"),
+        (["cost", "--no-image", "--seq-len", "8", "--device", "tpu"], "device: got 'tpu', accepted: meta, cpu, cuda"),
+        (["cost", "--no-image", "--seq-len", "8", "--dtype", "int8"], "dtype: got 'int8'"),
+        (["cost", "--no-image", "--seq-len", "8", "--decode-steps", "0"], "decode_steps: got 0"),
+        (["cost", "--no-image", "--seq-len", "8", "--batch-size", "0"], "batch_size: got 0"),
+        (["crops", "640"], "size: got '640'"),
+        (["sweep", "--seq-lens", "0", "--output-dir", "out"], "seq_lens: got 0"),
+        (["sweep", "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a folder that can be"),
+    ],
+)
+def test_bad_input_is_named_and_exits_with_2(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:  # argparse's own refusals
+        code = int(stopped.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_help_nor_cost_imports_torch() -> None:
+    script = (
+        "import sys; from analytic.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for arguments in (["cost", "--help"], ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["crops", "10x10"]):
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)

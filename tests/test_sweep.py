@@ -1,0 +1,67 @@
+"""Many points in one call: equal to one at a time, and written as files that fit their schema."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analytic import stored, sweep
+from analytic.execution import FULL_SIZE
+from analytic.model import DeepseekOCRModel
+from analytic.spec import ModelSpec
+
+
+def test_an_evaluation_in_chunks_is_one_evaluation(full_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.arange(1, 41).reshape(8, 5)
+    whole = sweep.evaluate(full_spec, FULL_SIZE, batch_size=2, new_tokens=lengths, past_tokens=0)
+    monkeypatch.setattr(sweep, "CHUNK", 7)
+    pieces = sweep.evaluate(full_spec, FULL_SIZE, batch_size=2, new_tokens=lengths, past_tokens=0)
+    for name, value in whole.as_dict().items():
+        assert value.shape == lengths.shape, name
+        assert np.array_equal(value, pieces.as_dict()[name]), name
+
+
+def test_scaling_is_the_stateful_root_at_every_length(full_spec: ModelSpec) -> None:
+    scaled = sweep.scaling(full_spec, FULL_SIZE, seq_lens=[256, 1024], decode_steps=3, batch_size=2)
+    root = DeepseekOCRModel.from_spec(full_spec)
+    for point in scaled["points"]:
+        root.start_prefill(point["seq_len_prefill"], 2)
+        assert point["prefill"] == root.forward_cost().as_dict()
+        cache = root.start_decode()
+        flops = moved = peak = 0
+        for _ in range(3):
+            flops += root.forward_tensor_core_flops()
+            moved += root.forward_cal_io()
+            peak = max(peak, root.forward_memory_activation())
+            cache = root.decode_one_token()
+        assert point["decode"]["executed_flops_per_token"] == flops // 3
+        assert point["decode"]["eager_bytes_per_token"] == moved // 3
+        assert point["decode"]["activation_bytes_per_token"] == peak
+        assert point["decode"]["kv_bytes_final"] == cache.kv_bytes
+
+
+def test_files_fit_the_schema_and_hold_the_same(tiny_spec: ModelSpec, tmp_path: Path) -> None:
+    scaled = sweep.scaling(tiny_spec, FULL_SIZE, seq_lens=[1, 64], decode_steps=2)
+    json_path, csv_path = sweep.write(scaled, tmp_path / "new" / "folder")
+    assert json.loads(json_path.read_text()) == scaled
+    assert stored.violations(scaled, sweep.SCHEMA) == []
+    table = pd.read_csv(csv_path)
+    assert list(table["seq_len_prefill"]) == [1, 64]
+    assert table["prefill_executed_flops"][1] == scaled["points"][1]["prefill"]["executed_flops"]
+    assert sorted(path.name for path in json_path.parent.iterdir()) == ["analytic_scaling.csv", "analytic_scaling.json"]
+
+
+def test_an_object_that_does_not_fit_is_not_written(tiny_spec: ModelSpec, tmp_path: Path) -> None:
+    scaled = sweep.scaling(tiny_spec, FULL_SIZE, seq_lens=[8], decode_steps=1)
+    scaled["points"][0]["prefill"]["executed_flops"] = -1
+    with pytest.raises(ValueError, match="executed_flops: -1 is less than the minimum"):
+        sweep.write(scaled, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("batch", "new", "past"), [(0, 1, 0), (1, [3, 0], 0), (1, 1, -1)])
+def test_points_that_are_none_are_refused(full_spec: ModelSpec, batch: int, new: int, past: int) -> None:
+    with pytest.raises(ValueError, match="accepted: whole numbers of at least"):
+        sweep.evaluate(full_spec, FULL_SIZE, batch_size=batch, new_tokens=new, past_tokens=past)
