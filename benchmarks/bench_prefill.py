@@ -1,0 +1,16 @@
+"""Prefill: the decoder on S positions at once, logits of the last; S from 256 to 4096 or as asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fixtures.bench import Bench
+    from fixtures.points import Point
+    from fixtures.result import PointResult
+
+
+def prefill(bench: Bench, agrees: Callable[[PointResult], None], length_point: Point) -> None:
+    agrees(bench.prefill(length_point))

@@ -1,0 +1,174 @@
+"""`pytest benchmarks` as a user calls it: points, ids, table, record, and refusals with exit code 4."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def collected(*arguments: str) -> list[str]:
+    done = run("--collect-only", "-q", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.rpartition("::")[2] for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_a_length_alone_runs_what_concerns_it() -> None:
+    assert collected("--seq-len", "1024") == [
+        "decode[1024]",
+        "end_to_end[gundam-2x1-1024]",
+        "prefill[1024]",
+        "vision[gundam-2x1]",
+    ]
+
+
+def test_the_default_grid_has_every_length_grid_mode_and_page() -> None:
+    ids = collected()
+    for stage in ("prefill", "decode"):
+        assert [name for name in ids if name.startswith(stage)] == [
+            f"{stage}[{length}]" for length in (256, 512, 1024, 2048, 4096)
+        ]
+    assert "vision[gundam-2x3]" in ids
+    assert sum(name.startswith("vision[gundam-") for name in ids) == 22
+    assert {f"vision[{mode}]" for mode in ("tiny", "small", "base", "large", "a4-200dpi", "tall-receipt")} <= set(ids)
+    assert [name for name in ids if name.startswith("end_to_end")] == [  # 256 is too short for the default page
+        f"end_to_end[gundam-2x1-{length}]" for length in (512, 1024, 2048, 4096)
+    ]
+
+
+def test_lengths_may_be_lists_and_pages_sizes() -> None:
+    ids = collected("--seq-len", "300,400", "--seq-len", "2048", "--image-size", "600x400")
+    assert [name for name in ids if name.startswith(("prefill", "vision"))] == [
+        "prefill[300]",
+        "prefill[400]",
+        "prefill[2048]",
+        "vision[600x400px]",
+    ]
+
+
+def test_a_profile_fixes_length_and_page() -> None:
+    assert collected("--profile", "dsocr-standard-v1") == [
+        "decode[512]",
+        "end_to_end[dsocr-standard-v1-512]",
+        "prefill[512]",
+        "vision[dsocr-standard-v1]",
+    ]
+
+
+def test_a_run_ends_with_a_table_and_a_record(tmp_path: Path) -> None:
+    arguments = ("--preset", "tiny", "--seq-len", "512", "--decode-steps", "2", "--by-module")
+    done = run(*arguments, "--output-dir", str(tmp_path / "out"), cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "tiny on meta, bfloat16, attention sdpa, experts grouped_mm, batch 1" in done.stdout
+    assert "model.language_model.layers.*.self_attn.q_proj" in done.stdout
+    (path,) = (tmp_path / "out").rglob("record.json")
+    assert f"record: {path}" in done.stdout
+    found = json.loads(path.read_text())
+    assert [point["stage"] for point in found["points"]] == ["vision", "prefill", "decode", "end_to_end"]
+    for point in found["points"]:
+        assert point["verdict"] == "pass"
+        for pair in point["compared"].values():
+            assert pair["closed_form"] == pair["measured"]
+
+
+def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
+    done = run(
+        "--preset", "tiny", "--seq-len", "512", "--decode-steps", "2", "--device", "cpu", "--batch-size", "2",
+        "--output-dir", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    page = json.loads(path.read_text())["points"][-1]
+    assert page["compared"]["new_tokens"] == {"closed_form": 3, "measured": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seq-len", "0"], "--seq-len: got 0, accepted: a whole number of at least 1"),
+        (["--seq-len", "-5"], "--seq-len: got -5"),
+        (["--seq-len", "long"], "--seq-len: got 'long', accepted: a whole number"),
+        (["--seq-len", "903", "--crop-grid", "2x3"], "seq_len: got 903, accepted: at least 904 for this page"),
+        (["--crop-grid", "0x3"], "--crop-grid: crop grid: got '0x3'"),
+        (["--crop-grid", "4x4"], "--crop-grid: crop grid: got 4x4 (16 tiles), accepted: WxH with 2 to 9 tiles"),
+        (["--crop-grid", "2-3"], "--crop-grid: crop grid: got '2-3'"),
+        (["--image-size", "big"], "--image-size: got 'big'"),
+        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
+        (["--profile", "mine"], "--profile: got 'mine', accepted: dsocr-a4-v1"),
+        (["--profile", "dsocr-standard-v1", "--seq-len", "600"], "--profile: it fixes length and page"),
+        (["--device", "tpu"], "--device: got 'tpu', accepted: auto, cpu, cuda, meta"),
+        (["--decode-steps", "0"], "--decode-steps: got 0"),
+        (["--batch-size", "two"], "--batch-size: got 'two'"),
+        (["--max-relative-error", "-1"], "--max-relative-error: got '-1', accepted: a number of at least 0"),
+        (["--checkpoint", "nowhere", "--device", "cpu"], "--checkpoint: got nowhere, accepted: a folder"),
+        (["--checkpoint", ".", "--device", "cpu"], "--checkpoint: got ., accepted: a folder with *.safetensors"),
+        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
+    ],
+)
+def test_bad_input_is_named_exits_with_4_and_writes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
+    where = () if "--output-dir" in arguments else ("--output-dir", str(tmp_path / "out"))
+    done = run(*arguments, *where)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        arguments, code = ["--device", "cuda", "--preset", "tiny", "--seq-len", "32", "-k", "prefill"], 0
+    else:
+        arguments, code = ["--device", "cuda"], 4
+    done = run(*arguments, "--output-dir", str(tmp_path / "out"))
+    assert done.returncode == code
+    assert code == 0 or "torch sees no CUDA device here; accepted: auto, cpu or meta" in done.stderr
+    assert code == 0 or list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "other").mkdir()
+    save_file({"model.norm.weight": torch.ones(64)}, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    done = run(
+        "--preset", "tiny", "--device", "cpu", "--seq-len", "32", "--checkpoint", str(tmp_path / "other"),
+        "--output-dir", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 4, done.stdout
+    assert "holds another model than tiny" in done.stdout + done.stderr
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_help_shows_the_options_in_one_group_with_defaults() -> None:
+    done = run("--help")
+    section = done.stdout.partition("DeepSeek-OCR cost benchmarks:")[2].partition("\n\n")[0]
+    for option in ("--seq-len", "--crop-grid", "--image-size", "--profile", "--preset", "--device", "--checkpoint"):
+        assert option in section
+    for option in ("--decode-steps", "--batch-size", "--max-relative-error", "--output-dir", "--by-module"):
+        assert option in section
+    assert section.count("(default:") == section.count("  --")
+
+
+@pytest.mark.parametrize("file_name", sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py")))
+def test_collecting_a_benchmark_imports_nothing_heavy(file_name: str) -> None:
+    script = (
+        "import sys, pytest\n"
+        "code = pytest.main(['-p', 'no:cacheprovider', '-q', '--collect-only', sys.argv[1]])\n"
+        "assert code == 0, code\n"
+        "assert 'transformers' not in sys.modules and 'torch' not in sys.modules"
+    )
+    target = str(ROOT / "benchmarks" / file_name)
+    done = subprocess.run([sys.executable, "-c", script, target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

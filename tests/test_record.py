@@ -1,0 +1,137 @@
+"""Records: they fit their schema, are written whole or not at all, and a damaged one is refused."""
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import record
+from fixtures.bench import Bench, explain
+from fixtures.compare import Comparison, Quantity
+from fixtures.points import Point
+from fixtures.result import PointResult, collapsed
+from fixtures.table import lines
+
+
+@pytest.fixture(scope="module")
+def results(subject_on: Callable) -> list[PointResult]:
+    bench = Bench(subject_on("meta", "sdpa", "grouped_mm", "tiny"), batch_size=1, decode_steps=2)
+    bench.prefill(Point(label="32", seq_len=32, page=None))
+    bench.decode(Point(label="32", seq_len=32, page=None))
+    return bench.results
+
+
+def built(results: list[PointResult], subject_on: Callable, max_relative_error: float = 0.0) -> dict[str, Any]:
+    subject = subject_on("meta", "sdpa", "grouped_mm", "tiny")
+    return record.build(
+        results,
+        spec=subject.spec,
+        run=subject.run,
+        checkpoint=None,
+        max_relative_error=max_relative_error,
+        arguments=["benchmarks", "--preset", "tiny"],
+        now=record.utc_now(),
+    )
+
+
+def test_a_record_survives_the_way_through_its_file(
+    results: list[PointResult], subject_on: Callable, tmp_path: Path
+) -> None:
+    made = built(results, subject_on)
+    path = record.write(made, tmp_path)
+    assert record.read(path) == made
+    assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
+    assert [point["verdict"] for point in made["points"]] == ["pass", "pass"]
+    assert made["points"][1]["steps"][1]["context_len"] == 33
+
+
+def wrong(result: PointResult) -> PointResult:
+    """The result of a model that does one FLOP more in one router."""
+    key = Quantity(path="model.language_model.layers.2.mlp.gate", group="matmul", name="executed_flops")
+    measured = dict(result.comparison.measured)
+    measured[key] += 1
+    return replace(result, comparison=Comparison(closed_form=result.comparison.closed_form, measured=measured))
+
+
+def test_one_flop_too_many_fails_and_is_explained(results: list[PointResult], subject_on: Callable) -> None:
+    bad = wrong(results[0])
+    (failure,) = bad.failures(0.0)
+    text = explain(bad, (failure,), max_relative_error=0.0)
+    assert "prefill[32]: closed form and measurement differ in 1 quantities" in text
+    assert "model.language_model.layers.2.mlp.gate: executed_flops of matmul: closed form 32,768, measured 32,769" in text
+    assert bad.failures(0.001) == ()
+    made = built([bad], subject_on)
+    assert made["points"][0]["verdict"] == "fail"
+    assert made["points"][0]["failures"][0]["module"] == "model.language_model.layers.2.mlp.gate"
+    assert " -1 " in lines([bad], by_module=False)[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: made.update(schema_version="2.0"), "schema_version: got '2.0', accepted: '1.0'"),
+        (lambda made: made.update(extra=1), "Additional properties are not allowed"),
+        (lambda made: made["points"].clear(), r"\$\.points"),
+        (lambda made: made["points"][0]["closed_form"].update(executed_flops=-1), "less than the minimum"),
+        (lambda made: made["points"][0]["closed_form"].update(executed_flops=1.5), "is not of type 'integer'"),
+        (lambda made: made["points"][0].pop("verdict"), "'verdict' is a required property"),
+        (lambda made: made["environment"].update(commit="main"), r"\$\.environment\.commit"),
+    ],
+)
+def test_what_does_not_fit_is_neither_written_nor_read(
+    results: list[PointResult],
+    subject_on: Callable,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    made = copy.deepcopy(built(results, subject_on))
+    change(made)
+    with pytest.raises(record.RecordError, match=message):
+        record.write(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "record.json").write_text(json.dumps(made))
+    with pytest.raises(record.RecordError, match=message):
+        record.read(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": NaN}', "[]"])
+def test_files_that_are_no_records_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(record.RecordError):
+        record.read(path)
+
+
+def test_an_interrupted_write_leaves_nothing(
+    results: list[PointResult], subject_on: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source: str, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record.write(built(results, subject_on), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_module_rows_put_the_copies_of_a_layer_together(results: list[PointResult]) -> None:
+    rows = {row.path: row for row in results[0].modules()}
+    gate = rows["model.language_model.layers.*.mlp.gate"]
+    assert gate.modules == 3
+    assert gate.closed_form_flops == gate.measured_flops == 3 * 2 * 32 * 64 * 8
+    assert collapsed("a.0.b.12") == "a.*.b.*"
+
+
+def test_the_environment_is_what_runs_here() -> None:
+    import platform
+
+    found = record.environment()
+    assert found["python"] == platform.python_version()
+    assert found["libraries"]["torch"] is not None
+    assert found["commit"] is None or len(found["commit"]) == 40
