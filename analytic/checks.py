@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+MOST: Final = 1 << 31
+"""The largest count that is taken: more positions or pages than any machine holds, and far from overflow."""
+
 
 def accept(field: str, got: object, accepted: tuple[object, ...]) -> None:
     """Raise ValueError naming the field, the value and what is accepted, unless `got` is one of `accepted`."""
@@ -9,14 +14,18 @@ def accept(field: str, got: object, accepted: tuple[object, ...]) -> None:
         raise ValueError(f"{field}: got {got!r}, accepted: {', '.join(map(str, accepted))}")
 
 
-def positive(field: str, got: object, *, least: int = 1) -> None:
-    """Raise ValueError unless `got` is a whole number of at least `least` (or an array of such numbers)."""
-    if isinstance(got, int) and not isinstance(got, bool):
-        if got < least:
-            raise ValueError(f"{field}: got {got}, accepted: a whole number of at least {least}")
+def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:
+    """Raise ValueError unless `got` is one whole number from `least` to `most`."""
+    if isinstance(got, bool) or not isinstance(got, int) or not least <= got <= most:
+        limit = f" and at most {most}" if isinstance(got, int) and got > most else ""
+        raise ValueError(f"{field}: got {got!r}, accepted: a whole number of at least {least}{limit}")
+
+
+def whole_numbers(field: str, got: Any, *, least: int = 1) -> None:
+    """Raise ValueError unless `got` is a whole number or an array of them, from `least` to MOST."""
+    if getattr(getattr(got, "dtype", None), "kind", "") not in ("i", "u"):
+        whole(field, got, least=least)
         return
-    kind = getattr(getattr(got, "dtype", None), "kind", "")
-    if kind not in ("i", "u"):
-        raise ValueError(f"{field}: got {got!r}, accepted: a whole number of at least {least}")
-    if got.size and got.min() < least:  # type: ignore[attr-defined]
-        raise ValueError(f"{field}: got {got.min()}, accepted: whole numbers of at least {least}")  # type: ignore[attr-defined]
+    if got.size and (got.min() < least or got.max() > MOST):
+        wrong = got.min() if got.min() < least else got.max()
+        raise ValueError(f"{field}: got {wrong}, accepted: whole numbers of at least {least} and at most {MOST}")

@@ -8,7 +8,7 @@ Source: transformers' unlimited_ocr text model with every layer `full_attention`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analytic import ops
 from analytic.attention import (
@@ -20,7 +20,7 @@ from analytic.attention import (
     rotary,
     softmax_chain,
 )
-from analytic.checks import positive
+from analytic.checks import whole_numbers
 from analytic.cost import CostNode, Count, Op
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, linears, module
@@ -37,9 +37,9 @@ class DecoderShape:
     past_tokens: Count
 
     def __post_init__(self) -> None:
-        positive("batch_size", self.batch)
-        positive("new_tokens", self.new_tokens)
-        positive("past_tokens", self.past_tokens, least=0)
+        whole_numbers("batch_size", self.batch)
+        whole_numbers("new_tokens", self.new_tokens)
+        whole_numbers("past_tokens", self.past_tokens, least=0)
 
     @property
     def tokens(self) -> Count:
@@ -50,6 +50,24 @@ class DecoderShape:
     def context(self) -> Count:
         """Positions attended to, a sequence."""
         return self.past_tokens + self.new_tokens
+
+
+def refuse_overflow(spec: TextSpec, *, batch: int, new_tokens: int, past_tokens: int) -> None:
+    """Raise ValueError when a count of a point this large could pass 64 bits, as arrays of points have them.
+
+    The bound is generous: 16 bytes or FLOPs for each parameter and token, and for each pair of positions in every head of
+    every layer 4 FLOPs a feature and 128 bytes of scores, biases and masks.
+    """
+    width, layers = spec.hidden_size, spec.num_layers
+    experts = spec.n_routed_experts * spec.moe_intermediate_size + spec.intermediate_size
+    parameters = layers * (4 * width * width + 3 * width * experts) + 2 * width * spec.vocab_size
+    pairs = layers * spec.num_heads * (4 * spec.head_dim + 128)
+    largest = batch * new_tokens * (16 * parameters + pairs * (past_tokens + new_tokens))
+    if largest >= 1 << 63:
+        raise ValueError(
+            f"batch_size x tokens: got {batch} x {new_tokens} new on {past_tokens} past, accepted: points whose counts fit "
+            f"64 bits; ask for fewer or shorter sequences"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +131,7 @@ class LlamaFlashAttention2(AnalyticLayer):
             useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
         )
         mask_bytes, mask_made = self._mask(attention)
+        mask_alive = mask_bytes if self.run.attention_kernel == "math" else 0  # else it is the decoder's
         # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
         query_copy = operand_copies(tokens * width * ((shape.batch > 1) * (shape.new_tokens > 1)), self.run)
         cached = shape.batch * shape.context * (2 * kv_width * b)
@@ -124,14 +143,13 @@ class LlamaFlashAttention2(AnalyticLayer):
                 rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
                 rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
                 ops.movement(read=cached, written=cached),  # the cache grows by concatenation
-                products(attention, self.run),
+                products(attention, self.run, bias_bytes=mask_alive, sources_bytes=tokens * (width * b)),
                 softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
                 mask_made,
                 head_copies(attention, self.run),
                 query_copy,
             ),
             fused_bytes=tokens * (2 * width * b) + weights + cached,
-            held_bytes=tokens * ((2 * width + 2 * kv_width) * b),
             kv_bytes=cached,
             children=(
                 *linears("q_proj", "o_proj", tokens=tokens, width_in=width, width_out=width, bias=False, b=b),
@@ -174,7 +192,6 @@ class DeepseekV2MLP(AnalyticLayer):
             "DeepseekV2MLP",
             ops=(ops.swiglu_product(elements=tokens * hidden, b=b),),
             fused_bytes=tokens * (2 * width * b) + 3 * width * hidden * b,
-            held_bytes=tokens * (hidden * b),
             children=(
                 *linears("gate_proj", "up_proj", tokens=tokens, width_in=width, width_out=hidden, bias=False, b=b),
                 activation("act_fn", elements=tokens * hidden, kind="silu", b=b),
@@ -204,19 +221,28 @@ class DeepseekV2DecoderLayer(AnalyticLayer):
             feed_forward = DeepseekV2MoE(spec=spec, shared=shared, tokens=tokens, run=self.run)
         else:
             feed_forward = DeepseekV2MLP(width=width, hidden=spec.intermediate_size, tokens=tokens, run=self.run)
+        x = tokens * (width * b)
+        mlp = feed_forward.tree("mlp")
         return module(
             name,
             "DeepseekV2DecoderLayer",
             ops=(ops.add(elements=tokens * width, b=b, times=2),),
-            held_bytes=tokens * (width * b),
+            held_bytes=2 * x,  # the residual and its norm
             copies=copies,
             children=(
                 norm.tree("input_layernorm"),
                 LlamaFlashAttention2(spec=spec, shape=self.shape, run=self.run).tree("self_attn"),
                 norm.tree("post_attention_layernorm"),
-                feed_forward.tree("mlp"),
+                replace(mlp, held_bytes=mlp.held_bytes + x + self._weights_kept()),  # and the layer's input
             ),
         )
+
+    def _weights_kept(self) -> Count:
+        """Bytes of the attention weights that transformers' own attention returns and the layer keeps to its end."""
+        if self.run.attention_kernel != "eager":
+            return 0
+        pairs = self.shape.batch * self.shape.new_tokens * self.shape.context
+        return pairs * (self.spec.num_heads * self.run.dtype_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,8 +155,11 @@ def pointwise(*, flops: Count, read: Count, written: Count, live: Count, weight:
     )
 
 
-def movement(*, read: Count, written: Count, weight: Count = 0) -> Op:
-    """Copies, concatenations, padding and gathers: bytes, no arithmetic."""
+def movement(*, read: Count, written: Count, weight: Count = 0, live: Count = 0) -> Op:
+    """Copies, concatenations, padding and gathers: bytes, no arithmetic.
+
+    `live`: activations alive at once; 0 where another operator of the module keeps more.
+    """
     return Op(
         kind=OpKind.MOVEMENT,
         executed_flops=0,
@@ -167,14 +170,9 @@ def movement(*, read: Count, written: Count, weight: Count = 0) -> Op:
         written_bytes=written,
         weight_bytes=weight,
         untouched_bytes=0,
-        live_bytes=read - weight + written,
+        live_bytes=live,
         backward_ratio=WEIGHT_GRADIENT,
     )
-
-
-def copy(*, elements: Count, b: int) -> Op:
-    """A contiguous copy: every element read and written once."""
-    return movement(read=elements * b, written=elements * b)
 
 
 def add(*, elements: Count, b: int, times: int = 1) -> Op:

@@ -43,7 +43,9 @@ class SamAttention(AnalyticLayer):
             "SamAttention",
             ops=(
                 self._relative_position_products(),
-                products(self._shape(), self.run, bias_bytes=self._shape().score_elements * b),
+                products(
+                    self._shape(), self.run, bias_bytes=self._shape().score_elements * b, sources_bytes=self._sources()
+                ),
                 softmax_chain(
                     self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
                 ),
@@ -52,7 +54,6 @@ class SamAttention(AnalyticLayer):
             ),
             parameter_bytes=tables,
             fused_bytes=tokens * (2 * width * b) + weights,
-            held_bytes=tokens * (width * b),
             children=(
                 *linears("qkv", tokens=tokens, width_in=width, width_out=3 * width, bias=True, b=b),
                 *linears("proj", tokens=tokens, width_in=width, width_out=width, bias=True, b=b),
@@ -68,6 +69,11 @@ class SamAttention(AnalyticLayer):
             head_dim=self.spec.head_dim,
             useful_pairs=positions * positions,
         )
+
+    def _sources(self) -> Count:
+        """Bytes of q, k and v in one, and of their copy head by head where there are several groups."""
+        copies = 2 if _is_batched(self.groups) else 1
+        return self.groups * (self.side * self.side * 3 * self.spec.hidden_size * self.run.dtype_bytes * copies)
 
     def _relative_position_products(self) -> Op:
         """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
@@ -95,7 +101,7 @@ class SamAttention(AnalyticLayer):
             flops=scores + resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
             read=per_axis * (2 * b) + table * b + 2 * (24 * n + 8 * pairs),
             written=scores * b + resized * b + 2 * (24 * n + 16 * pairs),
-            live=scores * (2 * b),
+            live=scores * (2 * b) + self._sources(),
             weight=table * b,
         )
 
@@ -142,7 +148,7 @@ class SamBlock(AnalyticLayer):
             name,
             "SamBlock",
             ops=(ops.add(elements=patches * width, b=b, times=2), *moves),
-            held_bytes=x,
+            held_bytes=2 * x,  # the residual and its norm
             copies=copies,
             children=(
                 layer_norm("layer_norm1", rows=patches, width=width, run=self.run),
@@ -162,14 +168,14 @@ class SamBlock(AnalyticLayer):
         )
 
     def _window_moves(self, padded: int) -> tuple[Op, ...]:
-        """Padding, splitting into windows, joining them again and cropping."""
+        """Padding, splitting into windows, joining them again and cropping; one window needs no splitting and joining."""
         b, width = self.run.dtype_bytes, self.spec.hidden_size
         small = self.views * (self.grid**2 * width * b)
         large = self.views * (padded**2 * width * b)
-        split_and_joined = ops.movement(read=large * 2, written=large * 2)
-        if padded == self.grid:
-            return (split_and_joined,)
-        return (split_and_joined, ops.movement(read=small * 2, written=large + small))
+        turns = 2 if padded > self.spec.window_size else 0
+        split_and_joined = ops.movement(read=large * turns, written=large * turns)
+        cropped = small if padded > self.grid else 0
+        return (split_and_joined, ops.movement(read=small + cropped, written=large + cropped))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from analytic import stored
-from analytic.checks import positive
+from analytic.checks import whole
 
 SCHEMA: Final = "model_spec.v1.schema.json"
+PATCH_PX: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,9 @@ class SamSpec:
     def __post_init__(self) -> None:
         _check_sizes(self, skip=("global_attn_indexes", "downsample_channels"))
         _divides("sam.num_heads", self.num_heads, self.hidden_size)
+        if self.patch_size != PATCH_PX:
+            raise ValueError(f"sam.patch_size: got {self.patch_size}, accepted: {PATCH_PX}; token counts rest on it")
+        _divides("sam.patch_size", self.patch_size, self.image_size)
         beyond = [index for index in self.global_attn_indexes if not 0 <= index < self.num_layers]
         if beyond:
             raise ValueError(f"sam.global_attn_indexes: got {beyond}, accepted: 0 to {self.num_layers - 1}")
@@ -58,6 +62,7 @@ class ClipSpec:
     def __post_init__(self) -> None:
         _check_sizes(self)
         _divides("clip.num_heads", self.num_heads, self.hidden_size)
+        _divides("clip.patch_size", self.patch_size, self.image_size)
 
     @property
     def head_dim(self) -> int:
@@ -90,7 +95,11 @@ class TextSpec:
     def __post_init__(self) -> None:
         _check_sizes(self, skip=("num_dense_layers",))
         _divides("text.num_heads", self.num_heads, self.hidden_size)
-        _divides("text.num_kv_heads", self.num_kv_heads, self.num_heads)
+        if self.num_kv_heads != self.num_heads:
+            raise ValueError(
+                f"text.num_kv_heads: got {self.num_kv_heads}, accepted: {self.num_heads}, one for each head; grouped heads "
+                f"are not modelled"
+            )
         if not 0 <= self.num_dense_layers <= self.num_layers:
             raise ValueError(f"text.num_dense_layers: got {self.num_dense_layers}, accepted: 0 to {self.num_layers}")
         if self.num_experts_per_tok > self.n_routed_experts:
@@ -132,7 +141,11 @@ class ModelSpec:
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
         """The stored preset `name` (`deepseek-ocr-v1-base`, `tiny`). Raises ValueError when unknown or damaged."""
-        return cls.from_dict(stored.load("presets", name, field="preset", schema=SCHEMA))
+        loaded = stored.load("presets", name, field="preset", schema=SCHEMA)
+        try:
+            return cls.from_dict(loaded)
+        except ValueError as error:
+            raise ValueError(f"preset {name}: {error}") from error
 
     @classmethod
     def from_dict(cls, loaded: dict[str, Any]) -> ModelSpec:
@@ -221,7 +234,7 @@ def _refuse_unmodelled(sam: Any, text: Any) -> None:
 def _check_sizes(spec: SamSpec | ClipSpec | TextSpec, skip: tuple[str, ...] = ()) -> None:
     for field in fields(spec):
         if field.name not in skip:
-            positive(field.name, getattr(spec, field.name))
+            whole(field.name, getattr(spec, field.name))
 
 
 def _divides(field: str, parts: int, whole: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +35,30 @@ def read(path: Path, *, schema: str) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); restore it with `git checkout -- {path.name}`") from error
+        raise ValueError(f"{path}: not valid JSON ({error}); restore it with `git checkout -- {path}`") from error
     problems = violations(loaded, schema)
     if problems:
         raise ValueError(f"{path}: does not fit schemas/{schema}: " + "; ".join(problems))
     return dict(loaded)
+
+
+def write_at_once(path: Path, text: str) -> None:
+    """Write `text` to `path` by way of a temporary file beside it: whole or not at all. The folder has to exist."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:  # whatever interrupts the write, no half file stays behind
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def violations(loaded: object, schema: str) -> list[str]:

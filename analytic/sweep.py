@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analytic import stored
+from analytic.checks import accept, whole, whole_numbers
 from analytic.cost import Cost
-from analytic.decoder import DecoderShape
+from analytic.decoder import DecoderShape, refuse_overflow
 from analytic.execution import Execution
 from analytic.model import Decoder, Logits
 from analytic.spec import ModelSpec
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA: Final = "analytic_scaling.v1.schema.json"
+MOST_STEPS: Final = 1_000_000
 CHUNK: Final = 16384
 """Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
 
@@ -42,13 +42,14 @@ def evaluate(
 
     Raises ValueError for shapes that do not broadcast and for counts below one (past tokens: below zero).
     """
+    accept("logits", logits, ("last", "all"))
     batch, new, past = np.broadcast_arrays(
-        np.asarray(batch_size, dtype=np.int64),
-        np.asarray(new_tokens, dtype=np.int64),
-        np.asarray(past_tokens, dtype=np.int64),
+        _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
     )
     shape = batch.shape
     batch, new, past = batch.ravel(), new.ravel(), past.ravel()
+    if batch.size:
+        refuse_overflow(spec.text, batch=int(batch.max()), new_tokens=int(new.max()), past_tokens=int(past.max()))
     decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
     pieces = []
     for start in range(0, max(batch.size, 1), CHUNK):
@@ -69,10 +70,14 @@ def scaling(
 
     One evaluation covers all prefills and all decode steps. Raises ValueError for lengths or steps below one.
     """
+    if not seq_lens:
+        raise ValueError("seq_lens: got none, accepted: at least one length")
+    whole("decode_steps", decode_steps, most=MOST_STEPS)
+    whole("batch_size", batch_size)
+    for length in seq_lens:
+        whole("seq_lens", length)
     lengths = np.asarray(seq_lens, dtype=np.int64)
     steps = np.arange(decode_steps, dtype=np.int64)
-    if not seq_lens or decode_steps < 1:
-        raise ValueError(f"seq_lens, decode_steps: got {seq_lens}, {decode_steps}, accepted: at least one of each")
     new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
     past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
     columns = evaluate(spec, run, batch_size=batch_size, new_tokens=new, past_tokens=past).as_dict()
@@ -82,7 +87,7 @@ def scaling(
         window = slice(begin, begin + steps.size)
         prefill = {name: int(column[index]) for name, column in columns.items()}  # type: ignore[index]
         decode = {
-            f"{name}_per_token": int(columns[name][window].sum()) // decode_steps  # type: ignore[index]
+            f"{name}_per_token": sum(columns[name][window].tolist()) // decode_steps  # type: ignore[index]
             for name in ADDED
         }
         decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())  # type: ignore[index]
@@ -96,12 +101,7 @@ def scaling(
             "hidden_size": spec.text.hidden_size,
             "num_layers": spec.text.num_layers,
         },
-        "execution": {
-            "device": run.device,
-            "attention": run.attention,
-            "experts": run.experts,
-            "dtype": run.dtype,
-        },
+        "execution": asdict(run),
         "batch_size": batch_size,
         "decode_steps": decode_steps,
         "points": points,
@@ -132,21 +132,16 @@ def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
         raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
     folder.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = folder / "analytic_scaling.json", folder / "analytic_scaling.csv"
-    _write_at_once(json_path, json.dumps(scaled, indent=1, allow_nan=False) + "\n")
-    _write_at_once(csv_path, frame(scaled).to_csv(index=False))
+    stored.write_at_once(json_path, json.dumps(scaled, indent=1, allow_nan=False) + "\n")
+    stored.write_at_once(csv_path, frame(scaled).to_csv(index=False))
     return json_path, csv_path
+
+
+def _counts(field: str, given: ArrayLike, *, least: int = 1) -> NDArray[np.int64]:
+    array = np.asarray(given)
+    whole_numbers(field, array if array.ndim else given, least=least)
+    return array.astype(np.int64)
 
 
 def _column(value: Any, size: int) -> NDArray[np.int64]:
     return value if isinstance(value, np.ndarray) else np.full(size, value, dtype=np.int64)
-
-
-def _write_at_once(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:  # whatever interrupts the write, no half file stays behind
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from analytic import stored
-from analytic.checks import positive
+from analytic.checks import whole
 
 TILE_PX: Final = 640
 MIN_TILES: Final = 2
@@ -27,8 +27,8 @@ class CropGrid:
     rows: int
 
     def __post_init__(self) -> None:
-        positive("crop grid columns", self.columns)
-        positive("crop grid rows", self.rows)
+        whole("crop grid columns", self.columns)
+        whole("crop grid rows", self.rows)
         if not MIN_TILES <= self.tiles <= MAX_TILES:
             raise ValueError(
                 f"crop grid: got {self} ({self.tiles} tiles), accepted: WxH with {MIN_TILES} to {MAX_TILES} tiles, "
@@ -79,8 +79,8 @@ def crop_grid_for(width_px: int, height_px: int, *, tile_px: int = TILE_PX) -> C
 
     The nearest aspect ratio wins. On a tie the later grid wins when the image has more than half of the grid's pixels.
     """
-    positive("image width", width_px)
-    positive("image height", height_px)
+    whole("image width", width_px)
+    whole("image height", height_px)
     if max(width_px, height_px) <= tile_px:
         return None
     ratio, best, distance = width_px / height_px, ALL_GRIDS[0], float("inf")
@@ -111,7 +111,7 @@ class VisionWorkload:
     def __post_init__(self) -> None:
         for field in ("base_size", "image_size"):
             size = getattr(self, field)
-            positive(field, size)
+            whole(field, size)
             if size % PX_PER_TOKEN:
                 raise ValueError(f"{field}: got {size}, accepted: a multiple of {PX_PER_TOKEN}")
 
@@ -123,10 +123,10 @@ class VisionWorkload:
     @property
     def view_groups(self) -> tuple[ViewGroup, ...]:
         """Views of equal size, the global one first."""
-        whole = ViewGroup(side_px=self.base_size, count=1)
+        one = ViewGroup(side_px=self.base_size, count=1)
         if self.grid is None:
-            return (whole,)
-        return whole, ViewGroup(side_px=self.image_size, count=self.grid.tiles)
+            return (one,)
+        return one, ViewGroup(side_px=self.image_size, count=self.grid.tiles)
 
     @property
     def num_views(self) -> int:
@@ -197,7 +197,7 @@ class TokenLayout:
         Without a page every position but the BOS is text. Raises ValueError naming the least length that works when the
         image does not fit.
         """
-        positive("seq_len", seq_len)
+        whole("seq_len", seq_len)
         image = 0 if workload is None else workload.image_tokens
         if seq_len < image + 1:
             views = "" if workload is None else f" ({workload.label}: {image} image tokens and 1 BOS)"
@@ -225,7 +225,7 @@ class OCRWorkloadProfile:
     def __post_init__(self) -> None:
         if self.crop_grid is not None and not self.crop_mode:
             raise ValueError(f"crop_grid: got {self.crop_grid}, accepted: null while crop_mode is false")
-        positive("max_new_tokens", self.max_new_tokens)
+        whole("max_new_tokens", self.max_new_tokens)
         TokenLayout.of(self.seq_len, self.vision)
 
     @property

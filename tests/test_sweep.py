@@ -1,6 +1,7 @@
 """Many points in one call: equal to one at a time, and written as files that fit their schema."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from analytic import stored, sweep
+from analytic.decoder import DecoderShape
 from analytic.execution import FULL_SIZE
-from analytic.model import DeepseekOCRModel
+from analytic.model import Decoder, DeepseekOCRModel
 from analytic.spec import ModelSpec
 
 
@@ -61,7 +63,25 @@ def test_an_object_that_does_not_fit_is_not_written(tiny_spec: ModelSpec, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("batch", "new", "past"), [(0, 1, 0), (1, [3, 0], 0), (1, 1, -1)])
+@pytest.mark.parametrize(
+    ("batch", "new", "past"),
+    [(0, 1, 0), (1, [3, 0], 0), (1, 1, -1), (1, 2.5, 0), (1, [1.5], 0), (True, 1, 0), (1, [1 << 40], 0)],
+)
 def test_points_that_are_none_are_refused(full_spec: ModelSpec, batch: int, new: int, past: int) -> None:
-    with pytest.raises(ValueError, match="accepted: whole numbers of at least"):
+    with pytest.raises(ValueError, match=r"(batch_size|new_tokens|past_tokens): got .*accepted: (a )?whole number"):
         sweep.evaluate(full_spec, FULL_SIZE, batch_size=batch, new_tokens=new, past_tokens=past)
+
+
+@pytest.mark.parametrize(("batch", "new", "past"), [(256, 10**6, 0), (1, 10**8, 0), (10**6, 1, 10**9)])
+def test_points_beyond_64_bits_are_refused(full_spec: ModelSpec, batch: int, new: int, past: int) -> None:
+    with pytest.raises(ValueError, match=r"batch_size x tokens: got .*accepted: points whose counts fit 64 bits"):
+        sweep.evaluate(full_spec, FULL_SIZE, batch_size=batch, new_tokens=[new], past_tokens=past)
+
+
+def test_the_largest_point_that_is_taken_does_not_overflow(full_spec: ModelSpec) -> None:
+    for run in (FULL_SIZE, replace(FULL_SIZE, attention="eager", experts="batched_mm", dtype="float32")):
+        for batch, new, past in ((64, 10**5, 0), (1, 2 * 10**6, 0), (10**6, 1, 10**6)):
+            arrays = sweep.evaluate(full_spec, run, batch_size=batch, new_tokens=[new], past_tokens=past).as_dict()
+            shape = DecoderShape(batch=batch, new_tokens=new, past_tokens=past)
+            exact = Decoder(spec=full_spec.text, shape=shape, logits="last", run=run).forward_cost().as_dict()
+            assert {name: int(value[0]) for name, value in arrays.items()} == exact
