@@ -47,11 +47,13 @@ class AttentionShape:
         return self.groups * self.queries * self.keys
 
 
-def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0) -> Op:
+def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, sources_bytes: Count = 0) -> Op:
     """Q K^T and P V: 4 groups queries keys d FLOPs, causal or not; `useful` counts the unmasked pairs.
 
-    `bias_bytes`: an additive mask that a fused kernel reads; elsewhere adding it is a pointwise operator.
+    `bias_bytes`: an additive bias over the scores; a fused kernel reads it, elsewhere adding it is a pointwise operator.
+    `sources_bytes`: what Q, K and V were split from and is still alive.
     """
+    live = alive(shape, run) + bias_bytes + sources_bytes
     q, k, scores = shape.query_elements, shape.key_elements, shape.score_elements
     flops = scores * (4 * shape.head_dim)
     useful = shape.groups * shape.useful_pairs * (4 * shape.head_dim)
@@ -66,7 +68,7 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0) ->
             read=(q + 2 * k) * b + bias_bytes,
             written=q * b + rows * 4,
             weight=0,
-            live=(2 * q + 2 * k) * b + bias_bytes,
+            live=live,
             backward_ratio=FUSED_ATTENTION_GRADIENTS,
         )
     if run.attention_kernel == "math":
@@ -78,9 +80,24 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0) ->
         read=(q + 2 * k + scores) * b,
         written=(q + scores) * b,
         weight=0,
-        live=(q + 2 * k + 2 * scores) * b,
+        live=live,
         backward_ratio=BOTH_GRADIENTS,
     )
+
+
+def alive(shape: AttentionShape, run: Execution) -> Count:
+    """Bytes an attention keeps alive at its fullest, without its bias and what Q, K and V were split from.
+
+    eager  the scores in the model's dtype and in float32, and the softmax in float32
+    math   Q, K and V in float32 with K once more, scaled; the scores before and after the bias (or the softmax)
+    fused  the output
+    """
+    q, k, scores, b = shape.query_elements, shape.key_elements, shape.score_elements, run.dtype_bytes
+    if run.attention_kernel == "fused":
+        return q * b
+    if run.attention_kernel == "math":
+        return scores * 8 + ((q + 3 * k) * 4 if run.casts else (q + k) * 4)
+    return scores * (b + 4 * run.casts + 4)
 
 
 def softmax_chain(
@@ -92,6 +109,8 @@ def softmax_chain(
     scales_queries: bool = False,
 ) -> Op:
     """Everything around the two products: scaling, additive bias, softmax and the casts to float32 and back.
+
+    What it keeps alive is in `alive`.
 
     `biased`: 1 where a bias is added to the scores, else 0; `bias_reads`: the bytes of that bias. `scales_queries`:
     transformers' own attention scales the queries (SAM) instead of the scores.
@@ -107,7 +126,7 @@ def softmax_chain(
             # casts of q, k, v; scaling of q and k; bias; softmax; weights and output cast back
             read=(q + 2 * k) * cast + (q + k) * 4 + scores * (4 * biased + 4 + full) + bias_reads + q * full,
             written=(q + 2 * k) * full + (q + k) * 4 + scores * (4 * biased + 4 + cast) + q * cast,
-            live=scores * (8 + cast),
+            live=0,
         )
     cast = b if run.casts else 0
     full = 4 if run.casts else 0
@@ -117,7 +136,7 @@ def softmax_chain(
         # scaling; bias; cast; softmax; cast back
         read=scaled * b + scores * (b * biased + cast + 4 + full) + bias_reads,
         written=scaled * b + scores * (b * biased + full + 4 + cast),
-        live=scores * (8 + b),
+        live=0,
     )
 
 

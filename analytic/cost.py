@@ -86,7 +86,7 @@ class Cost:
     counter_flops         what torch's FlopCounterMode sees on this device and with these kernels
     cuda_core_flops       pointwise arithmetic (norms, activations, softmax, rotary, residuals), no tensor cores
     eager_bytes           read and written by the operators that run, experts counted where tokens are routed
-    fused_bytes           the floor: weights touched once, module inputs and outputs once, no S x S traffic
+    fused_bytes           the floor: weights touched once a call, module inputs and outputs once, no S x S traffic
     weight_bytes          resident parameters
     touched_weight_bytes  parameters read
     activation_bytes      peak of activations alive at once, without weights and cache

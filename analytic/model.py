@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Literal
 
 from analytic import ops
-from analytic.checks import accept, positive
+from analytic.checks import accept, whole
 from analytic.cost import Cost, CostNode, Count, Op
 from analytic.decoder import (
     DecoderShape,
@@ -26,6 +26,7 @@ from analytic.decoder import (
     LlamaRotaryEmbedding,
     LmHead,
     TokenEmbedding,
+    refuse_overflow,
 )
 from analytic.execution import FULL_SIZE, Execution
 from analytic.layer import AnalyticLayer, module
@@ -61,7 +62,7 @@ class SyntheticKVCache:
 
     def extended(self, tokens: int) -> SyntheticKVCache:
         """The cache after `tokens` more positions of every sequence."""
-        positive("tokens", tokens)
+        whole("tokens", tokens)
         return replace(self, length=self.length + tokens)
 
 
@@ -94,6 +95,7 @@ class Decoder(AnalyticLayer):
                     "model.language_model",
                     "Decoder",
                     ops=(self._masks(),),
+                    held_bytes=self._held(),
                     children=(
                         TokenEmbedding(vocab_size=spec.vocab_size, width=width, tokens=tokens, run=run).tree(
                             "embed_tokens"
@@ -109,6 +111,14 @@ class Decoder(AnalyticLayer):
             ),
         )
 
+    def _held(self) -> Count:
+        """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
+        shape, b = self.shape, self.run.dtype_bytes
+        pairs = shape.new_tokens * shape.context
+        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs
+        angles = shape.new_tokens * (2 * self.spec.head_dim * b)
+        return shape.tokens * (self.spec.hidden_size * b) + angles + masks
+
     def _masks(self) -> Op:
         """Boolean masks that transformers builds once a call: a sliding one no layer uses, and for its own attention both.
 
@@ -120,12 +130,14 @@ class Decoder(AnalyticLayer):
         made = ops.movement(
             read=pairs * 8 + new * 51 + context * 49,
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
+            live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
         )
         if self.run.attention == "sdpa":
             return made
         return ops.movement(
             read=made.read_bytes + pairs * 2 + (new + context) * 16 + 4 * b,
             written=made.written_bytes + pairs * (batch * (2 * b) + 1) + (new + context) * 16 + batch * 8 + 8 + 4 * b,
+            live=made.live_bytes,
         )
 
 
@@ -189,11 +201,11 @@ class DeepseekOCRModel(AnalyticLayer):
 
         Raises ValueError for a count below one, or when both `num_views` and `workload` are given.
         """
-        positive("batch_size", batch_size)
+        whole("batch_size", batch_size)
         if num_views is not None and workload is not None:
             raise ValueError(f"num_views: got {num_views} beside a workload, accepted: one of the two")
         views = 1 if num_views is None else num_views
-        positive("num_views", views)
+        whole("num_views", views)
         if workload is None:
             self._vision = replace(self._vision, workload=gundam(None), batch=batch_size * views)
         else:
@@ -205,7 +217,7 @@ class DeepseekOCRModel(AnalyticLayer):
 
         Raises ValueError for zero, negative or not finite.
         """
-        if isinstance(multiplier, bool) or not 0 < multiplier < float("inf"):
+        if isinstance(multiplier, bool | str) or not 0 < multiplier < float("inf"):
             raise ValueError(f"multiplier: got {multiplier!r}, accepted: a positive number")
         self._multiplier = Fraction(multiplier)
         self._stage_cost = None
@@ -218,8 +230,8 @@ class DeepseekOCRModel(AnalyticLayer):
         With a `kv_cache` the positions extend it (chunked prefill). Raises ValueError for counts below one and for a cache
         of another batch or model.
         """
-        positive("context_len", context_len)
-        positive("batch_size", batch_size)
+        whole("context_len", context_len)
+        whole("batch_size", batch_size)
         if kv_cache is not None:
             self._check_cache(kv_cache, batch_size)
         past = 0 if kv_cache is None else kv_cache.length
@@ -313,6 +325,7 @@ def decode_window(decoder: Decoder, *, batch: int, past_tokens: int, steps: int)
     """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens), evaluated in one call."""
     import numpy as np
 
+    refuse_overflow(decoder.spec, batch=batch, new_tokens=1, past_tokens=past_tokens + steps)
     past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
     cost = replace(decoder, shape=DecoderShape(batch=batch, new_tokens=1, past_tokens=past)).tree("").total()
     columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}

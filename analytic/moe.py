@@ -46,7 +46,7 @@ class MoEGate(AnalyticLayer):
             # tokens and table cast to float32; softmax; top K with its int64 indices; scaling
             read=(tokens * width + table) * cast_read + scores * 8 + tokens * (picked * 4),
             written=(tokens * width + table) * cast_written + scores * 4 + tokens * (picked * 16),
-            live=tokens * (width * 4) + scores * 8,
+            live=(tokens * width + table) * cast_written + scores * 8,
             weight=table * cast_read,
         )
         weight_b = 0 if self.run.casts else 4
@@ -87,7 +87,6 @@ class RoutedExperts(AnalyticLayer):
             "RoutedExperts",
             ops=(*(self._grouped(rows) if grouped else self._batched(rows)), ops.swiglu_product(elements=hidden, b=b)),
             parameter_bytes=self.spec.n_routed_experts * self.expert_bytes,
-            held_bytes=rows * (self.spec.hidden_size * b),
             children=(activation("act_fn", elements=hidden, kind="silu", b=b),),
         )
 
@@ -121,7 +120,11 @@ class RoutedExperts(AnalyticLayer):
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
             written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,
         )
-        restored = ops.movement(read=rows * (8 + spec.hidden_size * 4), written=rows * (spec.hidden_size * 4))
+        restored = ops.movement(
+            read=rows * (8 + spec.hidden_size * 4),
+            written=rows * (spec.hidden_size * 4),
+            live=rows * (spec.hidden_size * (2 * b + 8)),  # tokens, outputs, weighted outputs sorted and in order
+        )
         return products, sorting, restored, self._weighted_sum(rows)
 
     def _batched(self, rows: Count) -> tuple[Op, ...]:
@@ -137,7 +140,7 @@ class RoutedExperts(AnalyticLayer):
             read=read + copied,
             written=written,
             weight=0,
-            live=copied + read + written,
+            live=copied + rows * (2 * row),
         )
         gathered = ops.movement(
             read=copied + rows * 16 + self.tokens * row, written=copied + rows * row, weight=self.touched_bytes
@@ -168,7 +171,6 @@ class DeepseekV2MoE(AnalyticLayer):
 
     def tree(self, name: str) -> CostNode:
         width, b = self.spec.hidden_size, self.run.dtype_bytes
-        x = self.tokens * (width * b)
         gate = MoEGate(spec=self.spec, tokens=self.tokens, run=self.run)
         experts = RoutedExperts(spec=self.spec, tokens=self.tokens, run=self.run)
         router_bytes = width * self.spec.n_routed_experts * b
@@ -178,6 +180,5 @@ class DeepseekV2MoE(AnalyticLayer):
             ops=(ops.add(elements=self.tokens * width, b=b),),
             # the shared experts account for one reading of x and one writing of the sum
             fused_bytes=router_bytes + experts.touched_bytes,
-            held_bytes=2 * x,
             children=(gate.tree("gate"), experts.tree("experts"), self.shared.tree("shared_experts")),
         )

@@ -34,7 +34,7 @@ class NoTPTransformerBlock(AnalyticLayer):
             name,
             "NoTPTransformerBlock",
             ops=(ops.add(elements=rows * width, b=b, times=2),),
-            held_bytes=x,
+            held_bytes=2 * x,  # the residual and its norm
             copies=copies,
             children=(
                 layer_norm("layer_norm1", rows=rows, width=width, run=self.run),
@@ -43,7 +43,6 @@ class NoTPTransformerBlock(AnalyticLayer):
                     "NoTPAttention",
                     ops=self._attention(),
                     fused_bytes=2 * x + 4 * (width + 1) * width * b,
-                    held_bytes=2 * x,
                     children=linears(
                         "q_proj",
                         "k_proj",
@@ -80,7 +79,13 @@ class NoTPTransformerBlock(AnalyticLayer):
         )
         # with several views, a batched product needs its transposed operands contiguous
         operands = operand_copies((shape.query_elements + 2 * shape.key_elements) * (self.views > 1), self.run)
-        return products(shape, self.run), softmax_chain(shape, self.run), head_copies(shape, self.run), operands
+        sources = 3 * shape.query_elements * self.run.dtype_bytes
+        return (
+            products(shape, self.run, sources_bytes=sources),
+            softmax_chain(shape, self.run),
+            head_copies(shape, self.run),
+            operands,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,20 @@ def test_vision_agrees_in_every_module(subject_on: Callable, page: VisionWorkloa
     agreed = compare(root.tree(), ledger=measured.ledger, run=subject.run, model=subject.model, extra=extra)
     assert agreed.differences() == ()
     assert agreed.total("measured", "executed_flops") > 1e11
+    assert root.forward_memory_activation() == pytest.approx(measured.activation_bytes, rel=0.05)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("side_px", range(64, 1281, 64))
+def test_views_of_any_size_agree(subject_on: Callable, side_px: int, views: int, attention: str) -> None:
+    subject = subject_on("meta", attention, "grouped_mm", "tiny")
+    page = VisionWorkload(base_size=side_px, image_size=side_px, grid=None)
+    root = DeepseekOCRModel.from_spec(subject.spec, run=subject.run)
+    measured = stages.vision(subject, page, batch_size=views)
+    root.start_vision(batch_size=views, workload=page)
+    extra = {"image_tokens": (page.image_tokens, measured.image_tokens)}
+    assert compare(root.tree(), ledger=measured.ledger, run=subject.run, extra=extra).differences() == ()
 
 
 @pytest.mark.parametrize("batch_size", [2, 4])
@@ -60,9 +74,13 @@ def test_prefill_and_decode_agree_in_every_module(
         extra = {"kv_bytes": (kv.kv_bytes, measured.kv_bytes)}
         agreed = compare(root.tree(), ledger=measured.ledger, run=subject.run, model=subject.model, extra=extra)
         assert agreed.differences() == (), logits
+        if seq_len >= 512:
+            assert root.forward_memory_activation() == pytest.approx(measured.activation_bytes, rel=0.05)
     root.start_decode()
     for step in stages.decode(subject, cache, batch_size=batch_size, steps=2):
         agreed = compare(root.tree(), ledger=step.ledger, run=subject.run, model=subject.model)
+        if seq_len >= 512:
+            assert root.forward_memory_activation() == pytest.approx(step.activation_bytes, rel=0.05)
         kv = root.decode_one_token()
         assert agreed.differences() == ()
         assert kv.kv_bytes == step.kv_bytes

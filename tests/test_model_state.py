@@ -57,7 +57,9 @@ def test_calls_out_of_order_raise() -> None:
         model.decode_one_token()
 
 
-@pytest.mark.parametrize(("context_len", "batch_size"), [(0, 1), (-1, 1), (8, 0), (2.5, 1), ("8", 1)])
+@pytest.mark.parametrize(
+    ("context_len", "batch_size"), [(0, 1), (-1, 1), (8, 0), (2.5, 1), ("8", 1), (1 << 40, 1), (True, 1)]
+)
 def test_counts_below_one_are_refused_and_change_nothing(context_len: object, batch_size: object) -> None:
     model = root()
     before = model.start_prefill(4, 1)
@@ -73,7 +75,7 @@ def test_vision_arguments_that_contradict_are_refused() -> None:
         root().start_vision(num_views=0)
 
 
-@pytest.mark.parametrize("multiplier", [0, -1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("multiplier", [0, -1, float("nan"), float("inf"), True, "2"])
 def test_multipliers_that_are_none_are_refused(multiplier: float) -> None:
     with pytest.raises(ValueError, match=r"multiplier: got .*accepted: a positive number"):
         root().set_vision_workload_multiplier(multiplier)
@@ -241,7 +243,6 @@ def test_bounds_between_the_conventions(run: Execution, length: int, past: int, 
     assert 0 < cost.useful_flops <= cost.executed_flops
     assert cost.fused_bytes <= cost.eager_bytes
     assert cost.kv_bytes <= cost.fused_bytes
-    assert cost.touched_weight_bytes <= cost.weight_bytes + cost.kv_bytes or run.experts == "batched_mm"
 
 
 @given(run=RUNS, batch=st.integers(1, 4), data=st.data())

@@ -98,14 +98,17 @@ def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
         (["--seq-len", "0"], "--seq-len: got 0, accepted: a whole number of at least 1"),
         (["--seq-len", "-5"], "--seq-len: got -5"),
         (["--seq-len", "long"], "--seq-len: got 'long', accepted: a whole number"),
-        (["--seq-len", "903", "--crop-grid", "2x3"], "seq_len: got 903, accepted: at least 904 for this page"),
+        (["--seq-len", "903", "--crop-grid", "2x3"], "--seq-len: seq_len: got 903, accepted: at least 904 for this page"),
         (["--crop-grid", "0x3"], "--crop-grid: crop grid: got '0x3'"),
         (["--crop-grid", "4x4"], "--crop-grid: crop grid: got 4x4 (16 tiles), accepted: WxH with 2 to 9 tiles"),
         (["--crop-grid", "2-3"], "--crop-grid: crop grid: got '2-3'"),
         (["--image-size", "big"], "--image-size: got 'big'"),
         (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
         (["--profile", "mine"], "--profile: got 'mine', accepted: dsocr-a4-v1"),
-        (["--profile", "dsocr-standard-v1", "--seq-len", "600"], "--profile: it fixes length and page"),
+        (
+            ["--profile", "dsocr-standard-v1", "--seq-len", "600"],
+            "--profile: got dsocr-standard-v1, which fixes length and page",
+        ),
         (["--device", "tpu"], "--device: got 'tpu', accepted: auto, cpu, cuda, meta"),
         (["--decode-steps", "0"], "--decode-steps: got 0"),
         (["--batch-size", "two"], "--batch-size: got 'two'"),
@@ -121,6 +124,25 @@ def test_bad_input_is_named_exits_with_4_and_writes_nothing(tmp_path: Path, argu
     assert done.returncode == 4, done.stdout + done.stderr
     assert message in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_length_without_a_page_is_said(tmp_path: Path) -> None:
+    done = run("--preset", "tiny", "--seq-len", "64", "--decode-steps", "1", "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert "no end_to_end[64]: page gundam-2x1 takes at least 484 positions" in done.stdout
+
+
+def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:
+    (tmp_path / "bench_stop.py").write_text(
+        "def decode(bench, agrees, length_point):\n    agrees(bench.prefill(length_point))\n    raise KeyboardInterrupt\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    options = ["--rootdir", str(ROOT), "-p", "fixtures.plugin", "--preset", "tiny", "--seq-len", "32"]
+    where = ["--output-dir", str(tmp_path / "out"), str(tmp_path / "bench_stop.py")]
+    done = subprocess.run([*command, *options, *where], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "record: not written, the run did not come to its end" in done.stdout
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
@@ -148,7 +170,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 4, done.stdout
     assert "holds another model than tiny" in done.stdout + done.stderr
-    assert not list((tmp_path / "out").rglob("*.json"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_shows_the_options_in_one_group_with_defaults() -> None:

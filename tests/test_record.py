@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from fixtures import record
-from fixtures.bench import Bench, explain
+from fixtures.bench import Bench
 from fixtures.compare import Comparison, Quantity
 from fixtures.points import Point
-from fixtures.result import PointResult, collapsed
+from fixtures.result import Activations, PointResult, collapsed
 from fixtures.table import lines
 
 
@@ -50,25 +50,49 @@ def test_a_record_survives_the_way_through_its_file(
     assert made["points"][1]["steps"][1]["context_len"] == 33
 
 
-def wrong(result: PointResult) -> PointResult:
-    """The result of a model that does one FLOP more in one router."""
-    key = Quantity(path="model.language_model.layers.2.mlp.gate", group="matmul", name="executed_flops")
+def wrong(result: PointResult, *, call: str = "", by: int = 1) -> PointResult:
+    """The result of a model that does `by` FLOPs more in one router."""
+    path = "model.language_model.layers.2.mlp.gate"
+    key = Quantity(call=call, path=path, group="matmul", name="executed_flops")
     measured = dict(result.comparison.measured)
-    measured[key] += 1
+    measured[key] += by
     return replace(result, comparison=Comparison(closed_form=result.comparison.closed_form, measured=measured))
 
 
 def test_one_flop_too_many_fails_and_is_explained(results: list[PointResult], subject_on: Callable) -> None:
     bad = wrong(results[0])
-    (failure,) = bad.failures(0.0)
-    text = explain(bad, (failure,), max_relative_error=0.0)
+    assert not bad.passes(0.0)
+    text = bad.explain(0.0)
     assert "prefill[32]: closed form and measurement differ in 1 quantities" in text
     assert "model.language_model.layers.2.mlp.gate: executed_flops of matmul: closed form 32,768, measured 32,769" in text
     assert bad.failures(0.001) == ()
     made = built([bad], subject_on)
-    assert made["points"][0]["verdict"] == "fail"
+    assert (made["points"][0]["verdict"], made["points"][0]["failure_count"]) == ("fail", 1)
     assert made["points"][0]["failures"][0]["module"] == "model.language_model.layers.2.mlp.gate"
     assert " -1 " in lines([bad], by_module=False)[1]
+
+
+def test_errors_of_two_steps_do_not_cancel(results: list[PointResult]) -> None:
+    bad = wrong(wrong(results[1], call="step 1", by=1000), call="step 2", by=-1000)
+    assert bad.total("measured", "executed_flops") == bad.total("closed_form", "executed_flops")
+    assert len(bad.failures(0.0)) == 2
+    assert "step 2, model.language_model.layers.2.mlp.gate" in bad.explain(0.0)
+
+
+def test_activations_beyond_their_promise_fail(results: list[PointResult], subject_on: Callable) -> None:
+    bad = replace(results[0], activations=Activations(closed_form_bytes=106_000_000, measured_bytes=100_000_000))
+    assert not bad.passes(1.0)
+    assert "peak activations: closed form 106,000,000 bytes, measured 100,000,000, accepted: within 5%" in bad.explain(0.0)
+    assert built([bad], subject_on)["points"][0]["verdict"] == "fail"
+    near = replace(results[0], activations=Activations(closed_form_bytes=104_000_000, measured_bytes=100_000_000))
+    assert near.passes(0.0)
+
+
+def test_states_are_recorded_once_however_many_calls_saw_them(results: list[PointResult], subject_on: Callable) -> None:
+    prefill, decode = built(results, subject_on)["points"]
+    assert decode["compared"]["parameter_bytes"] == prefill["compared"]["parameter_bytes"]
+    # 4 layers, K and V of 64 bfloat16 each, for 32 + 2 positions
+    assert decode["compared"]["kv_bytes"]["measured"] == 4 * 2 * 64 * 2 * 34
 
 
 @pytest.mark.parametrize(
