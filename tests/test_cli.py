@@ -81,7 +81,8 @@ def test_tables_are_for_reading(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--crop-grid", "2x1", "--seq-len", "512", "--by-module"]) == 0
     text = capsys.readouterr().out
     assert "512 positions = 483 image (gundam-2x1) + 1 BOS + 28 text" in text
-    assert "model.vision_tower.sam_encoder.layers.*.attn.qkv" in text
+    assert "model.vision_tower.sam_encoder.layers.2,5,8,11.attn.qkv" in text
+    assert "model.vision_tower.vision_encoder.encoder.layers.0-23.mlp.fc1" in text
     assert main(["crops", "600x400"]) == 0
     assert "image_tokens" in capsys.readouterr().out
 
@@ -112,6 +113,15 @@ def test_sweep_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["cost", "--no-image", "--seq-len", "8", "--batch-size", "0"], "batch_size: got 0"),
         (["crops", "640"], "size: got '640'"),
         (["sweep", "--seq-lens", "0", "--output-dir", "out"], "seq_lens: got 0"),
+        (["sweep", "--decode-steps", "100000000000", "--output-dir", "out"], "decode_steps: got 100000000000"),
+        (["sweep", "--seq-lens", "10000000", "--batch-size", "1000000", "--output-dir", "out"], "fit 64 bits"),
+        (["sweep", "--output-dir", ""], "got '', accepted: a folder"),
+        (["cost", "--no-image", "--seq-len", "10000000000000000000000"], "seq_len: got 10000000000000000000000"),
+        (["cost", "--no-image", "--seq-len", "100000000000", "--batch-size", "1000000"], "seq_len: got 100000000000"),
+        (["cost", "--no-image", "--seq-len", "2000000000", "--batch-size", "1000000000"], "fit 64 bits"),
+        (["capacity", "--device", "h2000"], "device: got 'h2000', accepted: a100-40gb"),
+        (["capacity", "--memory-gb", "0"], "memory_gb: got 0.0, accepted: gigabytes above zero"),
+        (["capacity", "--memory-gb", "24", "--crop-grid", "3x3", "--seq-len", "512"], "accepted: at least"),
         (["sweep", "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a folder that can be"),
     ],
 )

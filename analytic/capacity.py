@@ -1,0 +1,120 @@
+"""How many pages fit: the largest batch, and the most pages in flight, in a device's memory.
+
+A batch holds the weights, the KV cache of every page at its full length, and the activations of the stage that needs most,
+run on the whole batch at once. Pages in flight share the weights and keep a cache each, but pass vision and prefill one
+at a time, as a server with continuous batching runs them; decode runs on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from analytic.checks import whole
+from analytic.execution import Execution
+from analytic.model import DeepseekOCRModel
+from analytic.spec import ModelSpec
+from analytic.workload import TokenLayout, VisionWorkload
+
+MOST: Final = 1 << 20
+"""Batches are not tried beyond this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """Memory of a number of pages, in bytes: parameters, cache, and the largest activations of any stage."""
+
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All three together."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capacity:
+    """What fits in `memory_bytes`: pages as one batch, and pages in flight; 0 where not even one does."""
+
+    memory_bytes: int
+    batch_size: int
+    pages_in_flight: int
+    one_page: Demand
+    batch: Demand | None
+    in_flight: Demand | None
+
+
+class PageMemory:
+    """The memory that pages of one shape need, from the closed form."""
+
+    def __init__(
+        self, spec: ModelSpec, run: Execution, *, seq_len: int, new_tokens: int, page: VisionWorkload | None
+    ) -> None:
+        """Raises ValueError for a length that the page does not fit in, and for counts below one."""
+        whole("new_tokens", new_tokens)
+        TokenLayout.of(seq_len, page)
+        self._model = DeepseekOCRModel.from_spec(spec, run=run)
+        self._seq_len, self._new_tokens, self._page = seq_len, new_tokens, page
+
+    def of_batch(self, pages: int) -> Demand:
+        """`pages` pages through every stage together."""
+        return self._demand(pages, together=pages)
+
+    def in_flight(self, pages: int) -> Demand:
+        """`pages` pages decoding together while one at a time passes vision and prefill."""
+        return self._demand(pages, together=1)
+
+    def _demand(self, pages: int, *, together: int) -> Demand:
+        model, weights, peaks = self._model, 0, []
+        if self._page is not None:
+            model.start_vision(batch_size=together, workload=self._page)
+            peaks.append(int(model.forward_memory_activation()))
+        model.start_vision()
+        weights += int(model.forward_memory_weight())
+        model.start_prefill(self._seq_len, together)
+        weights += int(model.forward_memory_weight())
+        peaks.append(int(model.forward_memory_activation()))
+        cache = model.start_prefill(self._seq_len + self._new_tokens, pages)
+        last = model.start_decode(kv_cache=cache)
+        peaks.append(int(model.forward_memory_activation()))
+        return Demand(weight_bytes=weights, kv_bytes=last.kv_bytes, activation_bytes=max(peaks))
+
+
+def capacity(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    memory_bytes: int,
+    seq_len: int,
+    new_tokens: int,
+    page: VisionWorkload | None,
+) -> Capacity:
+    """The most pages of one shape that fit in `memory_bytes`. Raises ValueError for counts below one."""
+    whole("memory_bytes", memory_bytes, most=1 << 60)
+    memory = PageMemory(spec, run, seq_len=seq_len, new_tokens=new_tokens, page=page)
+    batch = _most(lambda pages: memory.of_batch(pages).total_bytes <= memory_bytes)
+    flying = _most(lambda pages: memory.in_flight(pages).total_bytes <= memory_bytes)
+    return Capacity(
+        memory_bytes=memory_bytes,
+        batch_size=batch,
+        pages_in_flight=flying,
+        one_page=memory.of_batch(1),
+        batch=memory.of_batch(batch) if batch else None,
+        in_flight=memory.in_flight(flying) if flying else None,
+    )
+
+
+def _most(fits: Callable[[int], bool]) -> int:
+    """The largest number up to MOST that fits, by doubling and halving; 0 when 1 does not. Needs grow with the number."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= MOST and fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,269 @@
+"""The commands of `python -m analytic`: each takes the parsed arguments and returns the text to print.
+
+ValueError is input that can not be used; nothing is written before everything is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any, Final
+
+from analytic import capacity, hardware, table
+from analytic.checks import whole
+from analytic.cost import Cost, CostNode, in_sequence
+from analytic.execution import Execution
+from analytic.model import DeepseekOCRModel
+from analytic.spec import ModelSpec
+from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, crop_grid_for, gundam, parse_pair
+
+MOST_STEPS: Final = 100_000
+
+
+def cost_command(asked: argparse.Namespace) -> str:
+    """Cost of vision, prefill and each decode step at one point."""
+    page = _page(asked)
+    layout = TokenLayout.of(asked.seq_len, page)
+    whole("decode_steps", asked.decode_steps, most=MOST_STEPS)
+    whole("batch_size", asked.batch_size)
+    spec, run = ModelSpec.from_preset(asked.preset), _execution(asked)
+    model = DeepseekOCRModel.from_spec(spec, run=run, logits=asked.logits)
+    stages: dict[str, dict[str, Any]] = {}
+    trees: dict[str, CostNode] = {}
+    if page is not None:
+        model.start_vision(batch_size=asked.batch_size, workload=page)
+        stages["vision"], trees["vision"] = _stage(model.forward_cost()), model.tree()
+    model.start_prefill(asked.seq_len, asked.batch_size)
+    stages["prefill"], trees["prefill"] = _stage(model.forward_cost()), model.tree()
+    cache = model.start_decode()
+    trees["decode"] = model.tree()
+    steps, listed = [], []
+    for number in range(1, asked.decode_steps + 1):
+        context = cache.length
+        steps.append(model.forward_cost())
+        cache = model.decode_one_token()
+        listed.append({"step": number, "context_len": context, **_stage(steps[-1])})
+    stages["decode"] = {**_stage(_mean(steps)), "steps": listed}
+    answer: dict[str, Any] = {
+        "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
+        "execution": asdict(run),
+        "workload": {
+            "seq_len": asked.seq_len,
+            "batch_size": asked.batch_size,
+            "decode_steps": asked.decode_steps,
+            "logits": asked.logits,
+            "page": None if page is None else page.label,
+            "views": 0 if page is None else page.num_views,
+            "image_tokens": layout.image_tokens,
+            "bos_tokens": layout.bos_tokens,
+            "text_tokens": layout.text_tokens,
+        },
+        "stages": stages,
+    }
+    if asked.by_module:
+        for name, tree in trees.items():
+            stages[name]["modules"] = _modules(tree)
+    return json.dumps(answer, indent=1) if asked.json else _cost_text(answer)
+
+
+def crops_command(asked: argparse.Namespace) -> str:
+    """Grid, views and tokens of each image size."""
+    rows = []
+    for text in asked.sizes:
+        width, height = parse_pair("size", text, example="1654x2339")
+        page = gundam(crop_grid_for(width, height))
+        rows.append(
+            {
+                "size": f"{width}x{height}",
+                "grid": None if page.grid is None else str(page.grid),
+                "views": page.num_views,
+                "global_tokens": page.global_tokens,
+                "local_tokens": page.local_tokens,
+                "image_tokens": page.image_tokens,
+            }
+        )
+    if asked.json:
+        return json.dumps(rows, indent=1)
+    return _joined([list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)])
+
+
+def sweep_command(asked: argparse.Namespace) -> str:
+    """The scaling table over sequence lengths, written as JSON and CSV."""
+    from analytic import sweep
+
+    scaled = sweep.scaling(
+        ModelSpec.from_preset(asked.preset),
+        _execution(asked),
+        seq_lens=list(dict.fromkeys(asked.seq_lens)),
+        decode_steps=asked.decode_steps,
+        batch_size=asked.batch_size,
+    )
+    try:
+        paths = sweep.write(scaled, asked.output_dir)
+    except OSError as error:
+        raise ValueError(f"output_dir: got {asked.output_dir}, accepted: a folder that can be written ({error})") from error
+    rows = [["seq_len", "prefill GFLOP", "decode GFLOP/token", "KV MB after"]]
+    for point in scaled["points"]:
+        rows.append(
+            [
+                f"{point['seq_len_prefill']:,}",
+                f"{point['prefill']['executed_flops'] / 1e9:,.3f}",
+                f"{point['decode']['executed_flops_per_token'] / 1e9:,.3f}",
+                f"{point['decode']['kv_bytes_final'] / 1e6:,.3f}",
+            ]
+        )
+    return "\n".join([_joined(rows), *(f"wrote {path}" for path in paths)])
+
+
+def capacity_command(asked: argparse.Namespace) -> str:
+    """The largest batch and the most pages in flight that fit in a device's memory."""
+    if asked.memory_gb is not None:
+        if not 0 < asked.memory_gb < float("inf"):
+            raise ValueError(f"memory_gb: got {asked.memory_gb}, accepted: gigabytes above zero")
+        name, memory_bytes = f"{asked.memory_gb:g} GB", round(asked.memory_gb * 1e9)
+    else:
+        name, memory_bytes = asked.device, hardware.device(asked.device).memory_bytes
+    page, spec = _page(asked), ModelSpec.from_preset(asked.preset)
+    run = Execution(device="cuda", attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
+    found = capacity.capacity(
+        spec, run, memory_bytes=memory_bytes, seq_len=asked.seq_len, new_tokens=asked.new_tokens, page=page
+    )
+    answer = {
+        "device": name,
+        "memory_bytes": memory_bytes,
+        "seq_len": asked.seq_len,
+        "new_tokens": asked.new_tokens,
+        "page": None if page is None else page.label,
+        "one_page": _demand(found.one_page),
+        "largest_batch": {"pages": found.batch_size, **_demand(found.batch)},
+        "in_flight": {"pages": found.pages_in_flight, **_demand(found.in_flight)},
+    }
+    if asked.json:
+        return json.dumps(answer, indent=1)
+    rows = [["", "pages", "weights GB", "KV GB", "activations GB", "total GB"]]
+    demands = (("one page", 1, found.one_page), ("largest batch", found.batch_size, found.batch))
+    for label, pages, demand in (*demands, ("in flight", found.pages_in_flight, found.in_flight)):
+        parts = (
+            () if demand is None else (demand.weight_bytes, demand.kv_bytes, demand.activation_bytes, demand.total_bytes)
+        )
+        rows.append([label, f"{pages:,}", *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
+    lines = [
+        f"{spec.model_variant} in {memory_bytes / 1e9:g} GB ({name}), {asked.dtype}; a page: "
+        f"{page.label if page else 'no image'}, {asked.seq_len} positions, {asked.new_tokens} new tokens",
+        _joined(rows),
+        "in flight: one page at a time in vision and prefill, all of them in decode",
+    ]
+    return "\n".join(lines)
+
+
+def _execution(asked: argparse.Namespace) -> Execution:
+    return Execution(device=asked.device, attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
+
+
+def _page(asked: argparse.Namespace) -> VisionWorkload | None:
+    if asked.no_image:
+        return None
+    if asked.mode is not None:
+        if asked.mode not in MODES:
+            raise ValueError(f"mode: got {asked.mode!r}, accepted: {', '.join(MODES)}")
+        return MODES[asked.mode]
+    if asked.crop_grid is not None:
+        return gundam(CropGrid.parse(asked.crop_grid))
+    if asked.image_size is None:
+        return None
+    return VisionWorkload.from_image(*parse_pair("image size", asked.image_size, example="1654x2339"))
+
+
+def _demand(demand: capacity.Demand | None) -> dict[str, int | None]:
+    keys = ("weight_bytes", "kv_bytes", "activation_bytes", "total_bytes")
+    return {key: None if demand is None else getattr(demand, key) for key in keys}
+
+
+def _stage(cost: Cost) -> dict[str, Any]:
+    values = {name: int(value) for name, value in cost.as_dict().items()}
+    return {**values, "arithmetic_intensity_flops_per_byte": round(float(cost.arithmetic_intensity), 6)}
+
+
+def _mean(steps: list[Cost]) -> Cost:
+    """The mean token: work and traffic a token; weights, the peak and the last cache as they are."""
+    kept = ("weight_bytes", "activation_bytes", "kv_bytes")
+    together = in_sequence(steps).as_dict()
+    return Cost(**{name: value if name in kept else value // len(steps) for name, value in together.items()})
+
+
+def _modules(tree: CostNode) -> list[dict[str, Any]]:
+    """Own cost of every module, copies of a layer in one row."""
+    rows = []
+
+    def visit(node: CostNode, prefix: str, times: int) -> None:
+        name = ".".join(part for part in (node.name, _indices(node.copies)) if part)
+        path, times = ".".join(part for part in (prefix, name) if part), times * (len(node.copies) or 1)
+        if node.ops or node.parameter_bytes:
+            rows.append(
+                {
+                    "module": path,
+                    "layer": node.layer,
+                    "modules": times,
+                    "executed_flops": times * sum(int(op.executed_flops) for op in node.ops),
+                    "cuda_core_flops": times * sum(int(op.cuda_core_flops) for op in node.ops),
+                    "eager_bytes": times * sum(int(op.eager_bytes) for op in node.ops),
+                    "weight_bytes": times * node.parameter_bytes,
+                }
+            )
+        for child in node.children:
+            visit(child, path, times)
+
+    visit(tree, "", 1)
+    return rows
+
+
+def _indices(copies: tuple[str, ...]) -> str:
+    """`0`, `1-11` or `2,5,8,11`: which of the layers a row stands for."""
+    if len(copies) < 2 or len(copies) != int(copies[-1]) - int(copies[0]) + 1:
+        return ",".join(copies)
+    return f"{copies[0]}-{copies[-1]}"
+
+
+def _cost_text(answer: dict[str, Any]) -> str:
+    workload, execution = answer["workload"], answer["execution"]
+    lines = [
+        f"{answer['model']['model_variant']}, {execution['dtype']}, attention {execution['attention']}, experts "
+        f"{execution['experts']}, as on {execution['device']}",
+        f"{workload['seq_len']} positions = {workload['image_tokens']} image ({workload['page'] or 'no page'}) + "
+        f"{workload['bos_tokens']} BOS + {workload['text_tokens']} text; batch {workload['batch_size']}, logits "
+        f"{workload['logits']}",
+    ]
+    rows = [["stage", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
+    for name, stage in answer["stages"].items():
+        rows.append(
+            [
+                name if name != "decode" else f"decode, mean of {workload['decode_steps']} tokens",
+                f"{stage['executed_flops'] / 1e9:,.3f}",
+                f"{stage['useful_flops'] / 1e9:,.3f}",
+                f"{stage['eager_bytes'] / 1e9:,.3f}",
+                f"{stage['fused_bytes'] / 1e9:,.3f}",
+                f"{stage['weight_bytes'] / 1e9:,.3f}",
+                f"{stage['activation_bytes'] / 1e6:,.3f}",
+                f"{stage['kv_bytes'] / 1e6:,.3f}",
+            ]
+        )
+    lines.append(_joined(rows))
+    for name, stage in answer["stages"].items():
+        if "modules" in stage:
+            heading = ["module", "x", "FLOP", "bytes", "weight bytes"]
+            body = [
+                [row["module"], str(row["modules"])]
+                + [f"{row[key]:,}" for key in ("executed_flops", "eager_bytes", "weight_bytes")]
+                for row in stage["modules"]
+            ]
+            lines += ["", f"{name} by module", _joined([heading, *body])]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _joined(rows: list[list[str]]) -> str:
+    return "\n".join(table.aligned(rows))
