@@ -42,6 +42,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def calibrate(session: nox.Session) -> None:
+    """Measure what this device reaches (product, copy, launch) and keep it; -- cpu or cuda."""
+    install(session)
+    session.run("python", "-m", "fixtures.calibration", *session.posargs)
+
+
+@nox.session
 def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")

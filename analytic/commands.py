@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from analytic import capacity, hardware, table
 from analytic.checks import whole
-from analytic.cost import Cost, CostNode, in_sequence
+from analytic.cost import Cost, CostNode, mean_of
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
@@ -44,7 +44,7 @@ def cost_command(asked: argparse.Namespace) -> str:
         steps.append(model.forward_cost())
         cache = model.decode_one_token()
         listed.append({"step": number, "context_len": context, **_stage(steps[-1])})
-    stages["decode"] = {**_stage(_mean(steps)), "steps": listed}
+    stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
     answer: dict[str, Any] = {
         "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
         "execution": asdict(run),
@@ -183,13 +183,6 @@ def _demand(demand: capacity.Demand | None) -> dict[str, int | None]:
 def _stage(cost: Cost) -> dict[str, Any]:
     values = {name: int(value) for name, value in cost.as_dict().items()}
     return {**values, "arithmetic_intensity_flops_per_byte": round(float(cost.arithmetic_intensity), 6)}
-
-
-def _mean(steps: list[Cost]) -> Cost:
-    """The mean token: work and traffic a token; weights, the peak and the last cache as they are."""
-    kept = ("weight_bytes", "activation_bytes", "kv_bytes")
-    together = in_sequence(steps).as_dict()
-    return Cost(**{name: value if name in kept else value // len(steps) for name, value in together.items()})
 
 
 def _modules(tree: CostNode) -> list[dict[str, Any]]:

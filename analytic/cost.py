@@ -134,6 +134,13 @@ def in_sequence(costs: Sequence[Cost]) -> Cost:
     return total
 
 
+def mean_of(costs: Sequence[Cost]) -> Cost:
+    """The mean token of a window: work and traffic a token; weights, the peak and the last cache as they are."""
+    kept = ("weight_bytes", "activation_bytes", "kv_bytes")
+    together = in_sequence(costs).as_dict()
+    return Cost(**{name: value if name in kept else value // len(costs) for name, value in together.items()})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostNode:
     """One module of the real model, or several identical ones.

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.bench import Bench
+    from fixtures.calls import Calls
     from fixtures.points import Point
     from fixtures.result import PointResult
+    from fixtures.timing import Call
+
+    Agrees = Callable[[PointResult], None]
+    Timed = Callable[[str, Callable[[Calls], Call]], None]
 
 
-def end_to_end(bench: Bench, agrees: Callable[[PointResult], None], page_point: Point) -> None:
+def end_to_end(bench: Bench, agrees: Agrees, timed: Timed, page_point: Point) -> None:
     agrees(bench.end_to_end(page_point))
+    page, length = page_point.page, page_point.seq_len
+    timed(page_point.label, lambda calls: calls.page(page, length, steps=bench.decode_steps))
+
+
+@pytest.mark.only_timed
+def first_token(timed: Timed, page_point: Point) -> None:
+    timed(page_point.label, lambda calls: calls.first_token(page_point.page, page_point.seq_len))

@@ -8,9 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.bench import Bench
+    from fixtures.calls import Calls
     from fixtures.points import Point
     from fixtures.result import PointResult
+    from fixtures.timing import Call
+
+    Agrees = Callable[[PointResult], None]
+    Timed = Callable[[str, Callable[[Calls], Call]], None]
 
 
-def prefill(bench: Bench, agrees: Callable[[PointResult], None], length_point: Point) -> None:
+def prefill(bench: Bench, agrees: Agrees, timed: Timed, length_point: Point) -> None:
     agrees(bench.prefill(length_point))
+    timed(length_point.label, lambda calls: calls.prefill(length_point.seq_len))

@@ -10,13 +10,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.bench import Bench
+    from fixtures.calls import Calls
     from fixtures.points import Point
     from fixtures.result import PointResult
+    from fixtures.timing import Call
+
+    Agrees = Callable[[PointResult], None]
+    Timed = Callable[[str, Callable[[Calls], Call]], None]
 
 
-def vision(bench: Bench, agrees: Callable[[PointResult], None], vision_point: Point) -> None:
+def vision(bench: Bench, agrees: Agrees, timed: Timed, vision_point: Point) -> None:
     agrees(bench.vision(vision_point))
+    timed(vision_point.label, lambda calls: calls.vision(vision_point.page))
+
+
+@pytest.mark.only_timed
+@pytest.mark.parametrize("name", ["sam", "clip", "projector"])
+def part(timed: Timed, vision_point: Point, name: str) -> None:
+    timed(vision_point.label, lambda calls: calls.part(name, vision_point.page))

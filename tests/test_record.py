@@ -30,6 +30,7 @@ def built(results: list[PointResult], subject_on: Callable, max_relative_error: 
     subject = subject_on("meta", "sdpa", "grouped_mm", "tiny")
     return record.build(
         results,
+        timer=None,
         spec=subject.spec,
         run=subject.run,
         checkpoint=None,
