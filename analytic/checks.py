@@ -6,6 +6,8 @@ from typing import Any, Final
 
 MOST: Final = 1 << 31
 """The largest count that is taken: more positions or pages than any machine holds, and far from overflow."""
+MOST_STEPS: Final = 100_000
+"""The most decode steps that are listed one by one."""
 
 
 def accept(field: str, got: object, accepted: tuple[object, ...]) -> None:
@@ -23,9 +25,12 @@ def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:
 
 def whole_numbers(field: str, got: Any, *, least: int = 1) -> None:
     """Raise ValueError unless `got` is a whole number or an array of them, from `least` to MOST."""
-    if getattr(getattr(got, "dtype", None), "kind", "") not in ("i", "u"):
+    dtype = getattr(got, "dtype", None)
+    if dtype is None or getattr(dtype, "kind", "") not in ("i", "u"):
         whole(field, got, least=least)
         return
+    if dtype.itemsize != 8:
+        raise ValueError(f"{field}: got an array of {dtype}, accepted: int64, which the counts need")
     if got.size and (got.min() < least or got.max() > MOST):
         wrong = got.min() if got.min() < least else got.max()
         raise ValueError(f"{field}: got {wrong}, accepted: whole numbers of at least {least} and at most {MOST}")

@@ -114,6 +114,21 @@ class Cost:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackwardCost:
+    """The gradients of a call.
+
+    tensor_core_flops  matmuls and convolutions, held to torch's counter module by module
+    cuda_core_flops    pointwise, an estimate: twice the forward's, one product with the incoming gradient and one with the
+                       saved derivative
+    moved_bytes        an estimate: each gradient product reads two of the forward's three tensors and writes the third
+    """
+
+    tensor_core_flops: Count
+    cuda_core_flops: Count
+    moved_bytes: Count
+
+
 def in_sequence(costs: Sequence[Cost]) -> Cost:
     """The same parameters used by one call after another: work and traffic add up, the largest peak, the last cache."""
     first, *others = costs
@@ -203,20 +218,18 @@ class CostNode:
             peak = larger(peak, child._gather(sums))
         return self.held_bytes + peak
 
-    def backward(self) -> tuple[Count, Count, Count]:
-        """(matmul FLOPs, pointwise FLOPs, bytes) of the gradients of this subtree.
-
-        Pointwise gradients are taken at twice the forward's arithmetic: one product with the incoming gradient, one with
-        the saved derivative.
-        """
+    def backward(self) -> BackwardCost:
+        """The gradients of this subtree, all copies together."""
         flops = _sum(op.backward_flops for op in self.ops)
         pointwise = 2 * _sum(op.cuda_core_flops for op in self.ops)
         moved = _sum(op.backward_bytes for op in self.ops)
         for child in self.children:
             below = child.backward()
-            flops, pointwise, moved = flops + below[0], pointwise + below[1], moved + below[2]
+            flops = flops + below.tensor_core_flops
+            pointwise = pointwise + below.cuda_core_flops
+            moved = moved + below.moved_bytes
         times = len(self.copies) or 1
-        return flops * times, pointwise * times, moved * times
+        return BackwardCost(tensor_core_flops=flops * times, cuda_core_flops=pointwise * times, moved_bytes=moved * times)
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, CostNode]]:
         """Every module below and including this one as (full path, node); copies are spelled out one by one."""

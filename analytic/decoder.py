@@ -52,12 +52,16 @@ class DecoderShape:
         return self.past_tokens + self.new_tokens
 
 
-def refuse_overflow(spec: TextSpec, *, batch: int, new_tokens: int, past_tokens: int) -> None:
-    """Raise ValueError when a count of a point this large could pass 64 bits, as arrays of points have them.
+def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
+    """Raise ValueError when the counts of an array of shapes could pass 64 bits; single shapes are Python's own integers.
 
     The bound is generous: 16 bytes or FLOPs for each parameter and token, and for each pair of positions in every head of
     every layer 4 FLOPs a feature and 128 bytes of scores, biases and masks.
     """
+    parts = (shape.batch, shape.new_tokens, shape.past_tokens)
+    if all(isinstance(part, int) for part in parts):
+        return
+    batch, new_tokens, past_tokens = (part if isinstance(part, int) else int(part.max(initial=0)) for part in parts)
     width, layers = spec.hidden_size, spec.num_layers
     experts = spec.n_routed_experts * spec.moe_intermediate_size + spec.intermediate_size
     parameters = layers * (4 * width * width + 3 * width * experts) + 2 * width * spec.vocab_size

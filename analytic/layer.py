@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from analytic import ops
-from analytic.cost import Cost, CostNode, Count, Op
+from analytic.cost import BackwardCost, Cost, CostNode, Count, Op
 from analytic.execution import Execution
 
 
@@ -55,29 +55,33 @@ class AnalyticLayer(ABC):
         """Bytes of KV cache after the call."""
         return self.forward_cost().kv_bytes
 
+    def backward_cost(self) -> BackwardCost:
+        """The gradients of one call."""
+        return self.tree("").backward()
+
     def backward_tensor_core_flops(self) -> Count:
         """Matmul and convolution FLOPs of the gradients."""
-        return self.tree("").backward()[0]
+        return self.backward_cost().tensor_core_flops
 
     def backward_cuda_core_flops(self) -> Count:
-        """Pointwise FLOPs of the gradients, at twice the forward's."""
-        return self.tree("").backward()[1]
+        """Pointwise FLOPs of the gradients; an estimate."""
+        return self.backward_cost().cuda_core_flops
 
     def backward_cal_io(self) -> Count:
-        """Bytes read and written by the gradient operators."""
-        return self.tree("").backward()[2]
+        """Bytes read and written by the gradient operators; an estimate."""
+        return self.backward_cost().moved_bytes
 
     def backward_arithmetic_intensity(self) -> Any:
         """FLOPs per byte of the gradients."""
-        flops, pointwise, moved = self.tree("").backward()
-        return (flops + pointwise) / moved
+        cost = self.backward_cost()
+        return (cost.tensor_core_flops + cost.cuda_core_flops) / cost.moved_bytes
 
     def backward_memory_weight(self) -> Count:
         """Bytes of weight gradients: one for every resident parameter."""
         return self.forward_memory_weight()
 
     def backward_memory_activation(self) -> Count:
-        """Bytes of activation gradients alive at once: the forward's peak again."""
+        """Bytes of activation gradients alive at once; an estimate: the forward's peak again."""
         return self.forward_memory_activation()
 
     def backward_memory_kvcache(self) -> Count:
@@ -162,8 +166,3 @@ def layer_norm(name: str, *, rows: Count, width: int, run: Execution) -> CostNod
 def activation(name: str, *, elements: Count, kind: str, b: int) -> CostNode:
     """An activation module (gelu, silu); fused, nothing moves."""
     return module(name, "Activation", ops=(ops.activation(elements=elements, name=kind, b=b),))
-
-
-def width_bytes(tokens: Count, width: int, run: Execution) -> Count:
-    """Bytes of a (tokens, width) activation."""
-    return tokens * (width * run.dtype_bytes)

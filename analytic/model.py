@@ -12,13 +12,13 @@ for _ in range(16):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Literal
 
 from analytic import ops
 from analytic.checks import accept, whole
-from analytic.cost import Cost, CostNode, Count, Op
+from analytic.cost import BackwardCost, Cost, CostNode, Count, Op
 from analytic.decoder import (
     DecoderShape,
     DeepseekV2DecoderLayer,
@@ -50,6 +50,10 @@ class SyntheticKVCache:
     batch_size: int
     length: int
 
+    def __post_init__(self) -> None:
+        whole("batch_size", self.batch_size)
+        whole("length", self.length, least=0)
+
     @property
     def bytes_per_token(self) -> int:
         """Bytes one position of one sequence takes: K and V in every layer."""
@@ -77,6 +81,7 @@ class Decoder(AnalyticLayer):
 
     def tree(self, name: str) -> CostNode:
         spec, shape, run = self.spec, self.shape, self.run
+        refuse_overflow(spec, shape)
         width, tokens = spec.hidden_size, shape.tokens
         dense = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=False, run=run)
         sparse = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=True, run=run)
@@ -195,7 +200,7 @@ class DeepseekOCRModel(AnalyticLayer):
         return self._cache
 
     def start_vision(
-        self, *, batch_size: int = 1, num_views: int | None = None, workload: VisionWorkload | None = None
+        self, workload: VisionWorkload | None = None, *, batch_size: int = 1, num_views: int | None = None
     ) -> None:
         """Vision on `batch_size` pages: of one `workload` with views of its own sizes, or `num_views` global views each.
 
@@ -217,7 +222,7 @@ class DeepseekOCRModel(AnalyticLayer):
 
         Raises ValueError for zero, negative or not finite.
         """
-        if isinstance(multiplier, bool | str) or not 0 < multiplier < float("inf"):
+        if not isinstance(multiplier, int | float | Fraction) or multiplier is True or not 0 < multiplier < float("inf"):
             raise ValueError(f"multiplier: got {multiplier!r}, accepted: a positive number")
         self._multiplier = Fraction(multiplier)
         self._stage_cost = None
@@ -284,8 +289,24 @@ class DeepseekOCRModel(AnalyticLayer):
                 self._stage_cost = scaled(cost, self._multiplier) if self._mode == "vision" else cost
         return self._stage_cost
 
+    def backward_cost(self) -> BackwardCost:
+        """The gradients of the present stage; those of vision scaled as its forward is."""
+        cost = self.tree().backward()
+        if self._mode != "vision":
+            return cost
+        return BackwardCost(**{field.name: int(getattr(cost, field.name) * self._multiplier) for field in fields(cost)})
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters, whatever the stage; `forward_memory_weight` has those of the stage alone."""
+        vision = module("", "DeepseekOCRModel", children=(self._vision.tree("model"),))
+        return int(vision.total().weight_bytes) + int(self._decoder.forward_cost().weight_bytes)
+
     def forward_memory_kvcache(self) -> Count:
-        """Bytes of the present cache; 0 before the first prefill."""
+        """Bytes of the present cache, 0 before the first prefill: in `decode` before the token that the costs are for.
+
+        `forward_cost().kv_bytes` has the cache after it.
+        """
         return 0 if self._cache is None else self._cache.kv_bytes
 
     def _enter(self, mode: Mode) -> None:
@@ -325,7 +346,6 @@ def decode_window(decoder: Decoder, *, batch: int, past_tokens: int, steps: int)
     """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens), evaluated in one call."""
     import numpy as np
 
-    refuse_overflow(decoder.spec, batch=batch, new_tokens=1, past_tokens=past_tokens + steps)
     past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
     cost = replace(decoder, shape=DecoderShape(batch=batch, new_tokens=1, past_tokens=past)).tree("").total()
     columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}

@@ -31,7 +31,6 @@ FLOPS_PER_ELEMENT: Final = {
 
 BOTH_GRADIENTS: Final = (2, 1)
 WEIGHT_GRADIENT: Final = (1, 1)
-NO_GRADIENT: Final = (0, 1)
 FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's two: the scores are computed again
 
 
@@ -134,7 +133,7 @@ def embedding(*, lookups: Count, width: int, b: int) -> Op:
         written=rows,
         weight=rows,
         live=rows + lookups * 8,
-        backward_ratio=NO_GRADIENT,
+        backward_ratio=WEIGHT_GRADIENT,
     )
 
 

@@ -72,8 +72,8 @@ class SamAttention(AnalyticLayer):
 
     def _sources(self) -> Count:
         """Bytes of q, k and v in one, and of their copy head by head where there are several groups."""
-        copies = 2 if _is_batched(self.groups) else 1
-        return self.groups * (self.side * self.side * 3 * self.spec.hidden_size * self.run.dtype_bytes * copies)
+        copies = 1 + (self.groups > 1)
+        return self.groups * (self.side * self.side * 3 * self.spec.hidden_size * self.run.dtype_bytes) * copies
 
     def _relative_position_products(self) -> Op:
         """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
@@ -113,8 +113,8 @@ class SamAttention(AnalyticLayer):
         # q, k and v; q for one axis; the output. One group is split into q, k and v as views: q is copied for both axes,
         # and the output of a fused kernel, which keeps the layout of q, is not
         single = 2 + (self.run.attention_kernel != "fused")
-        width_copies = 5 if _is_batched(self.groups) else single
-        copied = tokens * (self.spec.hidden_size * b * width_copies) + self._shape().score_elements * b
+        width_copies = single + (5 - single) * (self.groups > 1)
+        copied = tokens * (self.spec.hidden_size * b) * width_copies + self._shape().score_elements * b
         return ops.movement(read=copied + gathered + 2 * side * side * 8, written=copied + gathered)
 
 
@@ -190,9 +190,6 @@ class ImageEncoderViT(AnalyticLayer):
     def tree(self, name: str) -> CostNode:
         spec, b, views = self.spec, self.run.dtype_bytes, self.views
         grid = self.side_px // spec.patch_size
-        patches = views * (grid * grid)
-        half, quarter = -(-grid // 2), -(-grid // 4)
-        neck, (mid, out) = spec.neck_channels, spec.downsample_channels
         windowed = SamBlock(spec=spec, views=views, grid=grid, windowed=True, run=self.run)
         wide = SamBlock(spec=spec, views=views, grid=grid, windowed=False, run=self.run)
         wide_names = tuple(str(index) for index in spec.global_attn_indexes)
@@ -207,82 +204,63 @@ class ImageEncoderViT(AnalyticLayer):
             ops=self._positions(grid),
             parameter_bytes=table,
             fused_bytes=table,
-            children=(
-                module(
-                    "patch_embed",
-                    "PatchEmbedding",
-                    children=(
-                        conv2d(
-                            "projection",
-                            batch=views,
-                            channels_in=3,
-                            channels_out=spec.hidden_size,
-                            side_in=self.side_px,
-                            side_out=grid,
-                            kernel=spec.patch_size,
-                            bias=True,
-                            b=b,
-                            first=True,
-                        ),
-                    ),
-                ),
-                *blocks,
-                module(
-                    "neck",
-                    "SamNeck",
-                    children=(
-                        conv2d(
-                            "conv1",
-                            batch=views,
-                            channels_in=spec.hidden_size,
-                            channels_out=neck,
-                            side_in=grid,
-                            side_out=grid,
-                            kernel=1,
-                            b=b,
-                        ),
-                        layer_norm("layer_norm1", rows=patches, width=neck, run=self.run),
-                        conv2d(
-                            "conv2",
-                            batch=views,
-                            channels_in=neck,
-                            channels_out=neck,
-                            side_in=grid,
-                            side_out=grid,
-                            kernel=3,
-                            b=b,
-                        ),
-                        layer_norm("layer_norm2", rows=patches, width=neck, run=self.run),
-                    ),
-                ),
-                module(
-                    "proj",
-                    "SamDownsample",
-                    children=(
-                        conv2d(
-                            "conv1",
-                            batch=views,
-                            channels_in=neck,
-                            channels_out=mid,
-                            side_in=grid,
-                            side_out=half,
-                            kernel=3,
-                            b=b,
-                        ),
-                        conv2d(
-                            "conv2",
-                            batch=views,
-                            channels_in=mid,
-                            channels_out=out,
-                            side_in=half,
-                            side_out=quarter,
-                            kernel=3,
-                            b=b,
-                        ),
-                    ),
-                ),
-            ),
+            children=(self._patches(grid), *blocks, self._neck(grid), self._downsample(grid)),
         )
+
+    def _patches(self, grid: int) -> CostNode:
+        """Pixels to patches: one convolution as wide as its stride."""
+        projection = conv2d(
+            "projection",
+            batch=self.views,
+            channels_in=3,
+            channels_out=self.spec.hidden_size,
+            side_in=self.side_px,
+            side_out=grid,
+            kernel=self.spec.patch_size,
+            bias=True,
+            b=self.run.dtype_bytes,
+            first=True,
+        )
+        return module("patch_embed", "PatchEmbedding", children=(projection,))
+
+    def _neck(self, grid: int) -> CostNode:
+        """To the neck's channels by a 1x1 and a 3x3 convolution, each followed by a norm."""
+        neck, b, rows = self.spec.neck_channels, self.run.dtype_bytes, self.views * (grid * grid)
+        norms = [layer_norm(name, rows=rows, width=neck, run=self.run) for name in ("layer_norm1", "layer_norm2")]
+        convolutions = [
+            conv2d(
+                name,
+                batch=self.views,
+                channels_in=channels_in,
+                channels_out=neck,
+                side_in=grid,
+                side_out=grid,
+                kernel=kernel,
+                b=b,
+            )
+            for name, channels_in, kernel in (("conv1", self.spec.hidden_size, 1), ("conv2", neck, 3))
+        ]
+        return module("neck", "SamNeck", children=(convolutions[0], norms[0], convolutions[1], norms[1]))
+
+    def _downsample(self, grid: int) -> CostNode:
+        """Two 3x3 convolutions of stride 2: a quarter of the side."""
+        half, quarter = -(-grid // 2), -(-grid // 4)
+        mid, out = self.spec.downsample_channels
+        steps = (("conv1", self.spec.neck_channels, mid, grid, half), ("conv2", mid, out, half, quarter))
+        convolutions = tuple(
+            conv2d(
+                name,
+                batch=self.views,
+                channels_in=channels_in,
+                channels_out=channels_out,
+                side_in=side_in,
+                side_out=side_out,
+                kernel=3,
+                b=self.run.dtype_bytes,
+            )
+            for name, channels_in, channels_out, side_in, side_out in steps
+        )
+        return module("proj", "SamDownsample", children=convolutions)
 
     def _positions(self, grid: int) -> tuple[Op, ...]:
         """The absolute position table added to the patches; resized in float32 when the map is not the native one."""
@@ -313,7 +291,3 @@ def resized_positions(*, table: int, position: int, run: Execution) -> Op:
         live=(table + position) * (4 + b),
         weight=table * b,
     )
-
-
-def _is_batched(groups: Count) -> bool:
-    return not isinstance(groups, int) or groups > 1

@@ -171,7 +171,7 @@ class ModelSpec:
         Raises ValueError for what this model does not describe: sliding attention, biases in the decoder, grouped routing.
         """
         sam, clip, text = config.vision_config.sam_config, config.vision_config.encoder_config, config.text_config
-        _refuse_unmodelled(sam, text)
+        _refuse_unmodelled(sam, clip, text)
         return cls(
             model_id=model_id,
             model_variant=model_variant,
@@ -213,7 +213,7 @@ class ModelSpec:
         )
 
 
-def _refuse_unmodelled(sam: Any, text: Any) -> None:
+def _refuse_unmodelled(sam: Any, clip: Any, text: Any) -> None:
     dense_first = sorted(text.mlp_layer_types)  # "dense" sorts before "sparse"
     expected = {
         "text_config.layer_types": (set(text.layer_types), {"full_attention"}),
@@ -222,6 +222,11 @@ def _refuse_unmodelled(sam: Any, text: Any) -> None:
         "text_config.mlp_bias": (text.mlp_bias, False),
         "text_config.topk_method": (text.topk_method, "greedy"),
         "text_config.tie_word_embeddings": (text.tie_word_embeddings, False),
+        "text_config.hidden_act": (text.hidden_act, "silu"),
+        "text_config.head_dim": (text.head_dim, text.hidden_size // text.num_attention_heads),
+        "vision_config.encoder_config.hidden_act": (clip.hidden_act, "quick_gelu"),
+        "vision_config.sam_config.hidden_act": (sam.hidden_act, "gelu"),
+        "vision_config.sam_config.num_channels": (sam.num_channels, 3),
         "vision_config.sam_config.qkv_bias": (sam.qkv_bias, True),
         "vision_config.sam_config.use_abs_pos": (sam.use_abs_pos, True),
         "vision_config.sam_config.use_rel_pos": (sam.use_rel_pos, True),

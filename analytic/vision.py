@@ -11,7 +11,7 @@ from analytic import ops
 from analytic.attention import AttentionShape, head_copies, operand_copies, products, softmax_chain
 from analytic.cost import CostNode, Count, Op
 from analytic.execution import Execution
-from analytic.layer import AnalyticLayer, layer_norm, linears, module, width_bytes
+from analytic.layer import AnalyticLayer, layer_norm, linears, module
 from analytic.sam import ImageEncoderViT, resized_positions
 from analytic.spec import ClipSpec, ModelSpec
 from analytic.workload import PX_PER_TOKEN, VisionWorkload
@@ -29,7 +29,7 @@ class NoTPTransformerBlock(AnalyticLayer):
     def tree(self, name: str, copies: tuple[str, ...] = ()) -> CostNode:
         b, width = self.run.dtype_bytes, self.spec.hidden_size
         rows, hidden = self.views * self.tokens, self.spec.intermediate_size
-        x = width_bytes(rows, width, self.run)
+        x = rows * (width * b)
         return module(
             name,
             "NoTPTransformerBlock",

@@ -1,7 +1,6 @@
 """One value worked by hand for each layer, in FLOPs and bytes."""
 
-from typing import Any
-
+import numpy as np
 import pytest
 
 from analytic.decoder import (
@@ -15,7 +14,8 @@ from analytic.decoder import (
     TokenEmbedding,
 )
 from analytic.execution import Execution
-from analytic.model import Decoder
+from analytic.layer import AnalyticLayer
+from analytic.model import Decoder, DeepseekOCRModel
 from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
 from analytic.sam import ImageEncoderViT, SamAttention, SamBlock
 from analytic.spec import ModelSpec
@@ -180,24 +180,93 @@ def test_decoder_logits_of_the_last_position_or_all() -> None:
     assert every - last == 9 * 2 * 1280 * 129280
 
 
-LAYERS: list[Any] = [
+LAYERS: list[AnalyticLayer] = [
     SamAttention(spec=SAM, groups=1, side=64, windowed=False, run=RUN),
+    SamBlock(spec=SAM, views=1, grid=64, windowed=True, run=RUN),
     ImageEncoderViT(spec=SAM, views=1, side_px=1024, run=RUN),
+    NoTPTransformerBlock(spec=CLIP, views=1, tokens=257, run=RUN),
+    NoTPTransformer(spec=CLIP, views=1, tokens=257, run=RUN),
     VitModel(spec=CLIP, views=1, side=16, run=RUN),
     MlpProjector(width_in=2048, width_out=1280, tokens=256, run=RUN),
+    VisionStack(spec=SPEC, workload=MODES["base"], batch=1, run=RUN),
     LlamaFlashAttention2(spec=TEXT, shape=TEN, run=RUN),
+    LlamaRotaryEmbedding(head_dim=128, new_tokens=10, run=RUN),
+    DeepseekV2RMSNorm(width=1280, tokens=10, run=RUN),
     DeepseekV2MLP(width=1280, hidden=6848, tokens=10, run=RUN),
     MoEGate(spec=TEXT, tokens=10, run=RUN),
+    RoutedExperts(spec=TEXT, tokens=10, run=RUN),
+    DeepseekV2MoE(spec=TEXT, shared=DeepseekV2MLP(width=1280, hidden=1792, tokens=10, run=RUN), tokens=10, run=RUN),
     DeepseekV2DecoderLayer(spec=TEXT, shape=TEN, sparse=True, run=RUN),
+    TokenEmbedding(vocab_size=129280, width=1280, tokens=10, run=RUN),
+    LmHead(vocab_size=129280, width=1280, rows=1, run=RUN),
+    Decoder(spec=TEXT, shape=TEN, logits="last", run=RUN),
 ]
+WITHOUT_PRODUCTS = (LlamaRotaryEmbedding, DeepseekV2RMSNorm, TokenEmbedding)
+
+
+def test_no_layer_is_forgotten() -> None:
+    known = {type(layer).__name__ for layer in LAYERS} | {DeepseekOCRModel.__name__}
+    assert known == {layer.__name__ for layer in AnalyticLayer.__subclasses__()}
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
-def test_every_layer_answers_every_question(layer: Any) -> None:
+def test_every_layer_answers_every_question(layer: AnalyticLayer) -> None:
     for direction in ("forward", "backward"):
         for question in ("tensor_core_flops", "cuda_core_flops", "cal_io", "memory_weight", "memory_activation"):
             value = getattr(layer, f"{direction}_{question}")()
-            assert isinstance(value, int)
-            assert value > 0 or question == "cuda_core_flops"
+            assert isinstance(value, int), question
+            assert value >= 0, question
+        assert getattr(layer, f"{direction}_cal_io")() > 0
+        assert getattr(layer, f"{direction}_memory_activation")() > 0
+        assert (getattr(layer, f"{direction}_tensor_core_flops")() > 0) != isinstance(layer, WITHOUT_PRODUCTS)
         assert getattr(layer, f"{direction}_memory_kvcache")() >= 0
-        assert getattr(layer, f"{direction}_arithmetic_intensity")() > 0
+        assert getattr(layer, f"{direction}_arithmetic_intensity")() >= 0
+
+
+def test_bytes_by_hand() -> None:
+    # RMSNorm on 10 x 1280 in bfloat16: read 2 (cast) + 4 (square) + 4 (mean) + 4 (scale) + 4 (cast back) + 2 (weight) an
+    # element, 12 a row, the weights; written 4 + 4 + 4 + 2 + 2 an element, 12 a row
+    norm = DeepseekV2RMSNorm(width=1280, tokens=10, run=RUN)
+    assert norm.forward_cal_io() == 12_800 * 20 + 120 + 2_560 + 12_800 * 16 + 120
+    # gate, up and down on 10 x 1280 through 64: each reads x and W and writes y; silu reads and writes 64, the product
+    # reads twice and writes once
+    mlp = DeepseekV2MLP(width=1280, hidden=64, tokens=10, run=RUN)
+    linears = 3 * (10 * 1280 + 1280 * 64 + 10 * 64) * 2
+    assert mlp.forward_cal_io() == linears + (2 + 3) * 10 * 64 * 2
+    # a CLIP block's products in the decomposed form: q, k, v and the scores read, scores and output written, float32
+    block = NoTPTransformerBlock(spec=CLIP, views=1, tokens=5, run=RUN)
+    (products,) = (op for op in dict(block.tree("b").walk())["b.self_attn"].ops if op.executed_flops)
+    assert products.read_bytes == (3 * 5 * 1024 + 16 * 5 * 5) * 4
+    assert products.written_bytes == (5 * 1024 + 16 * 5 * 5) * 4
+
+
+def test_activations_by_hand() -> None:
+    # one token through the head: the token and 129280 logits in bfloat16
+    head = LmHead(vocab_size=129280, width=1280, rows=1, run=RUN)
+    assert head.forward_memory_activation() == 2 * (1280 + 129280)
+    # global SAM attention in eager bfloat16: scores in bf16, the sum with the bias in bf16, float32 and the softmax in
+    # float32 (2 + 2 + 4 + 4 bytes), and q, k, v in one
+    eager = Execution(device="meta", attention="eager", experts="grouped_mm", dtype="bfloat16")
+    attention = SamAttention(spec=SAM, groups=1, side=64, windowed=False, run=eager)
+    scores = 12 * 4096 * 4096
+    assert attention.forward_memory_activation() == scores * 12 + 3 * 4096 * 768 * 2
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_an_array_of_views_costs_what_each_costs(device: str, attention: str) -> None:
+    run = Execution(device=device, attention=attention, experts="grouped_mm", dtype="bfloat16")  # type: ignore[arg-type]
+    views = [1, 2, 7]
+
+    def layers(count: object) -> list[AnalyticLayer]:
+        return [
+            ImageEncoderViT(spec=SAM, views=count, side_px=640, run=run),  # type: ignore[arg-type]
+            VitModel(spec=CLIP, views=count, side=10, run=run),  # type: ignore[arg-type]
+            MlpProjector(width_in=2048, width_out=1280, tokens=count, run=run),  # type: ignore[arg-type]
+        ]
+
+    together = [layer.forward_cost().as_dict() for layer in layers(np.array(views))]
+    for index, count in enumerate(views):
+        for columns, layer in zip(together, layers(count), strict=True):
+            for name, value in layer.forward_cost().as_dict().items():
+                assert np.broadcast_to(columns[name], 3)[index] == value, (type(layer).__name__, name)

@@ -75,7 +75,7 @@ def test_vision_arguments_that_contradict_are_refused() -> None:
         root().start_vision(num_views=0)
 
 
-@pytest.mark.parametrize("multiplier", [0, -1, float("nan"), float("inf"), True, "2"])
+@pytest.mark.parametrize("multiplier", [0, -1, float("nan"), float("inf"), True, "2", None])
 def test_multipliers_that_are_none_are_refused(multiplier: float) -> None:
     with pytest.raises(ValueError, match=r"multiplier: got .*accepted: a positive number"):
         root().set_vision_workload_multiplier(multiplier)
@@ -90,8 +90,43 @@ def test_the_multiplier_scales_work_but_not_weights() -> None:
     assert seven.executed_flops == 7 * once.executed_flops
     assert model.forward_cal_io() == 7 * once.eager_bytes
     assert model.forward_memory_weight() == once.weight_bytes
+    assert model.backward_tensor_core_flops() == 7 * _vision().backward_tensor_core_flops()
+    assert model.backward_cal_io() == 7 * _vision().backward_cal_io()
     model.start_prefill(16, 1)
     assert model.forward_cost() == _prefill(16)
+
+
+def _vision() -> DeepseekOCRModel:
+    model = root()
+    model.start_vision()
+    return model
+
+
+def test_weights_of_the_whole_model_need_no_stage() -> None:
+    assert root().weight_bytes == 2 * 3_335_504_128
+
+
+def test_a_page_can_be_given_by_itself() -> None:
+    model = root()
+    model.start_vision(MODES["base"])
+    assert model.forward_cost() == _vision().forward_cost()
+
+
+@pytest.mark.parametrize("change", [{"length": -5}, {"length": 2.5}, {"batch_size": 0}])
+def test_a_cache_that_can_not_be_is_refused(change: dict[str, object]) -> None:
+    cache = root().start_prefill(8, 1)
+    with pytest.raises(ValueError, match=r"(length|batch_size): got .*accepted: a whole number"):
+        replace(cache, **change)  # type: ignore[arg-type]
+
+
+def test_arrays_whose_counts_would_overflow_are_refused() -> None:
+    decoder = Decoder(
+        spec=SPEC.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits="last", run=FULL_SIZE
+    )
+    with pytest.raises(ValueError, match="fit 64 bits"):
+        replace(decoder, shape=DecoderShape(batch=1, new_tokens=np.array([1 << 31]), past_tokens=0)).forward_cost()
+    with pytest.raises(ValueError, match="got an array of int32, accepted: int64"):
+        DecoderShape(batch=1, new_tokens=np.array([1], dtype=np.int32), past_tokens=0)
 
 
 def _prefill(length: int) -> object:

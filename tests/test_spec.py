@@ -1,7 +1,6 @@
 """Model dimensions: what is accepted, and how a wrong one is refused."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -67,20 +66,27 @@ def test_encoders_that_do_not_meet_are_refused(tiny_spec: ModelSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("layer_types", ["reference_sliding_attention"]), ("attention_bias", True), ("topk_method", "group_limited_greedy")],
+    ("part", "field", "value"),
+    [
+        ("text_config", "layer_types", ["reference_sliding_attention"] * 4),
+        ("text_config", "mlp_layer_types", ["sparse", "dense", "sparse", "sparse"]),
+        ("text_config", "attention_bias", True),
+        ("text_config", "topk_method", "group_limited_greedy"),
+        ("text_config", "hidden_act", "gelu"),
+        ("text_config", "head_dim", 64),
+        ("vision_config.encoder_config", "hidden_act", "gelu"),
+        ("vision_config.sam_config", "hidden_act", "relu"),
+        ("vision_config.sam_config", "num_channels", 1),
+        ("vision_config.sam_config", "use_rel_pos", False),
+    ],
 )
-def test_a_config_that_is_not_modelled_is_refused(field: str, value: object) -> None:
-    text = SimpleNamespace(
-        layer_types=["full_attention"],
-        mlp_layer_types=["dense"],
-        attention_bias=False,
-        mlp_bias=False,
-        topk_method="greedy",
-        tie_word_embeddings=False,
-    )
-    setattr(text, field, value)
-    sam = SimpleNamespace(qkv_bias=True, use_abs_pos=True, use_rel_pos=True)
-    config = SimpleNamespace(text_config=text, vision_config=SimpleNamespace(sam_config=sam, encoder_config=None))
-    with pytest.raises(ValueError, match=rf"text_config\.{field}: got .*no other form is modelled"):
+def test_a_config_that_is_not_modelled_is_refused(tiny_spec: ModelSpec, part: str, field: str, value: object) -> None:
+    from fixtures.model import config_for
+
+    config = config_for(tiny_spec)
+    owner = config
+    for name in part.split("."):
+        owner = getattr(owner, name)
+    owner.__dict__[field] = value
+    with pytest.raises(ValueError, match=rf"{part}\.{field}: got .*no other form is modelled"):
         ModelSpec.from_hf_config(config, model_id="m", model_variant="v")
