@@ -17,7 +17,7 @@ from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout, VisionWorkload
 
-MOST: Final = 1 << 20
+MOST_PAGES: Final = 1 << 20
 """Batches are not tried beyond this."""
 
 
@@ -68,19 +68,16 @@ class PageMemory:
         return self._demand(pages, together=1)
 
     def _demand(self, pages: int, *, together: int) -> Demand:
-        model, weights, peaks = self._model, 0, []
+        model, peaks = self._model, []
         if self._page is not None:
-            model.start_vision(batch_size=together, workload=self._page)
+            model.start_vision(self._page, batch_size=together)
             peaks.append(int(model.forward_memory_activation()))
-        model.start_vision()
-        weights += int(model.forward_memory_weight())
         model.start_prefill(self._seq_len, together)
-        weights += int(model.forward_memory_weight())
         peaks.append(int(model.forward_memory_activation()))
-        cache = model.start_prefill(self._seq_len + self._new_tokens, pages)
-        last = model.start_decode(kv_cache=cache)
+        # the first new token comes from the prefill, and the last is not fed back
+        longest = model.start_decode(kv_cache=model.start_prefill(self._seq_len + self._new_tokens - 1, pages))
         peaks.append(int(model.forward_memory_activation()))
-        return Demand(weight_bytes=weights, kv_bytes=last.kv_bytes, activation_bytes=max(peaks))
+        return Demand(weight_bytes=model.weight_bytes, kv_bytes=longest.kv_bytes, activation_bytes=max(peaks))
 
 
 def capacity(
@@ -108,11 +105,11 @@ def capacity(
 
 
 def _most(fits: Callable[[int], bool]) -> int:
-    """The largest number up to MOST that fits, by doubling and halving; 0 when 1 does not. Needs grow with the number."""
+    """The largest number up to MOST_PAGES that fits, by doubling and halving; 0 when 1 does not."""
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high <= MOST and fits(high):
+    while high <= MOST_PAGES and fits(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -8,17 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from analytic import capacity, hardware, table
-from analytic.checks import whole
+from analytic.checks import MOST_STEPS, whole
 from analytic.cost import Cost, CostNode, mean_of
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, crop_grid_for, gundam, parse_pair
-
-MOST_STEPS: Final = 100_000
 
 
 def cost_command(asked: argparse.Namespace) -> str:

@@ -42,6 +42,22 @@ def read(path: Path, *, schema: str) -> dict[str, Any]:
     return dict(loaded)
 
 
+def require_writable(folder: Path, *files: Path) -> None:
+    """Raise OSError unless files can be made in `folder`, and `files` replaced; folders made for the trial are removed."""
+    missing = [one for one in (folder, *folder.parents) if not os.path.exists(one)]  # also of a name too long
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for path in files:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder")
+    finally:
+        for one in missing:
+            if os.path.exists(one):
+                one.rmdir()
+
+
 def write_at_once(path: Path, text: str) -> None:
     """Write `text` to `path` by way of a temporary file beside it: whole or not at all. The folder has to exist."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analytic import stored
-from analytic.checks import accept, whole, whole_numbers
+from analytic.checks import MOST_STEPS, accept, whole, whole_numbers
 from analytic.cost import Cost
-from analytic.decoder import DecoderShape, refuse_overflow
+from analytic.decoder import DecoderShape
 from analytic.execution import Execution
 from analytic.model import Decoder, Logits
 from analytic.spec import ModelSpec
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA: Final = "analytic_scaling.v1.schema.json"
-MOST_STEPS: Final = 1_000_000
 CHUNK: Final = 16384
 """Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
 
@@ -48,8 +47,6 @@ def evaluate(
     )
     shape = batch.shape
     batch, new, past = batch.ravel(), new.ravel(), past.ravel()
-    if batch.size:
-        refuse_overflow(spec.text, batch=int(batch.max()), new_tokens=int(new.max()), past_tokens=int(past.max()))
     decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
     pieces = []
     for start in range(0, max(batch.size, 1), CHUNK):
@@ -130,10 +127,12 @@ def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     problems = stored.violations(scaled, SCHEMA)
     if problems:
         raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
-    folder.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = folder / "analytic_scaling.json", folder / "analytic_scaling.csv"
-    stored.write_at_once(json_path, json.dumps(scaled, indent=1, allow_nan=False) + "\n")
-    stored.write_at_once(csv_path, frame(scaled).to_csv(index=False))
+    as_json, as_csv = json.dumps(scaled, indent=1, allow_nan=False) + "\n", frame(scaled).to_csv(index=False)
+    stored.require_writable(folder, json_path, csv_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored.write_at_once(json_path, as_json)
+    stored.write_at_once(csv_path, as_csv)
     return json_path, csv_path
 
 

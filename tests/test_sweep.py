@@ -63,6 +63,17 @@ def test_an_object_that_does_not_fit_is_not_written(tiny_spec: ModelSpec, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_files_that_can_not_be_replaced_leave_nothing_behind(tiny_spec: ModelSpec, tmp_path: Path) -> None:
+    scaled = sweep.scaling(tiny_spec, FULL_SIZE, seq_lens=[8], decode_steps=1)
+    (tmp_path / "analytic_scaling.csv").mkdir()
+    with pytest.raises(IsADirectoryError):
+        sweep.write(scaled, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["analytic_scaling.csv"]
+    with pytest.raises(OSError, match="too long"):
+        sweep.write(scaled, tmp_path / "new" / ("x" * 300))
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("batch", "new", "past"),
     [(0, 1, 0), (1, [3, 0], 0), (1, 1, -1), (1, 2.5, 0), (1, [1.5], 0), (True, 1, 0), (1, [1 << 40], 0)],
