@@ -121,9 +121,8 @@ def speed_of_a_fitted_polynomial(
     import numpy as np
 
     def fit() -> tuple[Any, Any]:
-        prefills = [count(length, 0)[0] for length in (256, 1024, 4096)]
-        steps = [count(length, 1)[1] for length in (256, 4096)]
-        return np.polyfit((256, 1024, 4096), prefills, 2), np.polyfit((256, 4096), steps, 1)
+        (short, first), (middle,), (long, last) = count(256, 1), count(1024, 0), count(4096, 1)
+        return np.polyfit((256, 1024, 4096), (short, middle, long), 2), np.polyfit((256, 4096), (first, last), 1)
 
     benchmark.pedantic(fit, rounds=1)
     if benchmark.stats is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,10 +99,10 @@ def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
         (["--seq-len", "0"], "--seq-len: got 0, accepted: a whole number of at least 1"),
         (["--seq-len", "-5"], "--seq-len: got -5"),
         (["--seq-len", "long"], "--seq-len: got 'long', accepted: a whole number"),
-        (["--seq-len", "903", "--crop-grid", "2x3"], "--seq-len: seq_len: got 903, accepted: at least 904 for this page"),
-        (["--crop-grid", "0x3"], "--crop-grid: crop grid: got '0x3'"),
-        (["--crop-grid", "4x4"], "--crop-grid: crop grid: got 4x4 (16 tiles), accepted: WxH with 2 to 9 tiles"),
-        (["--crop-grid", "2-3"], "--crop-grid: crop grid: got '2-3'"),
+        (["--seq-len", "903", "--crop-grid", "2x3"], "--seq-len: got 903, accepted: at least 904 for this page"),
+        (["--crop-grid", "0x3"], "--crop-grid: got '0x3'"),
+        (["--crop-grid", "4x4"], "--crop-grid: got 4x4 (16 tiles), accepted: WxH with 2 to 9 tiles"),
+        (["--crop-grid", "2-3"], "--crop-grid: got '2-3'"),
         (["--image-size", "big"], "--image-size: got 'big'"),
         (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
         (["--profile", "mine"], "--profile: got 'mine', accepted: dsocr-a4-v1"),
@@ -115,15 +116,65 @@ def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
         (["--max-relative-error", "-1"], "--max-relative-error: got '-1', accepted: a number of at least 0"),
         (["--checkpoint", "nowhere", "--device", "cpu"], "--checkpoint: got nowhere, accepted: a folder"),
         (["--checkpoint", ".", "--device", "cpu"], "--checkpoint: got ., accepted: a folder with *.safetensors"),
+        (["--context-len-mode", "fixed"], "context_len_fixed: got None with context_len_mode 'fixed', accepted: a length"),
+        (["--context-len-fixed", "9"], "context_len_fixed: got 9 with context_len_mode 'auto'"),
+        (["--warmup-rounds", "-1"], "--warmup-rounds: got -1, accepted: a whole number of at least 0"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
     ],
 )
 def test_bad_input_is_named_exits_with_4_and_writes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
     where = () if "--output-dir" in arguments else ("--output-dir", str(tmp_path / "out"))
-    done = run(*arguments, *where)
+    done = run("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), *arguments, *where, cwd=tmp_path)
     assert done.returncode == 4, done.stdout + done.stderr
     assert message in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("presets/tiny.json", ["--preset", "tiny"]), ("profiles/dsocr-base-v1.json", ["--profile", "dsocr-base-v1"])],
+)
+def test_a_damaged_preset_or_profile_is_named_and_exits_with_4(tmp_path: Path, name: str, arguments: list[str]) -> None:
+    for folder in ("analytic", "benchmarks", "fixtures", "schemas"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "conftest.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    damaged = tmp_path / "analytic" / "data" / name
+    damaged.write_text(damaged.read_text().replace('"schema_version": "1.0",', ""))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert f"{name}: does not fit schemas/" in done.stderr
+    assert "'schema_version' is a required property" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_page_that_does_not_fit_a_default_length_is_said(tmp_path: Path) -> None:
+    where = ("--output-dir", str(tmp_path))
+    done = run("--preset", "tiny", "--crop-grid", "3x3", "--decode-steps", "1", "-k", "vision and not part", *where)
+    assert done.returncode == 0, done.stdout
+    assert "no end_to_end[1024]: page gundam-3x3 takes at least 1204 positions" in done.stdout
+
+
+def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
+    arguments = ("--preset", "tiny", "--seq-len", "96", "--device", "cpu", "--decode-steps", "2", "--batch-size", "2")
+    done = run(*arguments, "-k", "prefill or decode or projector", "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert "a large product reaches" in done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    found = json.loads(path.read_text())
+    assert {timing["stage"] for timing in found["timings"]} == {"projector", "prefill", "decode"}
+    for timing in found["timings"]:
+        peak = found["ceilings"]["calibration"]["gemm_flops_per_s"]
+        assert timing["mfu_executed"]["measured"] == timing["mfu_executed_flops"] / (timing["time_s"] * peak)
+        assert timing["mfu_executed"]["datasheet"] is None or found["ceilings"]["datasheet"] is not None
+
+
+def test_meta_has_no_times_and_says_so(tmp_path: Path) -> None:
+    done = run("--preset", "tiny", "--seq-len", "64", "-k", "prefill", "--output-dir", str(tmp_path), "--device", "meta")
+    assert "no times on meta: add --device cpu --preset tiny" in done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    assert (json.loads(path.read_text())["timings"], json.loads(path.read_text())["ceilings"]) == ([], None)
 
 
 def test_a_length_without_a_page_is_said(tmp_path: Path) -> None:
