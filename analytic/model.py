@@ -12,138 +12,23 @@ for _ in range(16):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Literal
 
-from analytic import ops
 from analytic.checks import accept, whole
-from analytic.cost import BackwardCost, Cost, CostNode, Count, Op
-from analytic.decoder import (
-    DecoderShape,
-    DeepseekV2DecoderLayer,
-    DeepseekV2RMSNorm,
-    LlamaRotaryEmbedding,
-    LmHead,
-    TokenEmbedding,
-    refuse_overflow,
-)
+from analytic.cost import BackwardCost, Cost, CostNode, Count
+from analytic.decoder import DecoderShape
 from analytic.execution import FULL_SIZE, Execution
+from analytic.kvcache import SyntheticKVCache
+from analytic.language_model import Decoder, Logits
 from analytic.layer import AnalyticLayer, module
-from analytic.spec import ModelSpec, TextSpec
+from analytic.spec import ModelSpec
 from analytic.vision import VisionStack
 from analytic.workload import VisionWorkload, gundam
 
-Logits = Literal["last", "all"]
 Mode = Literal["idle", "vision", "prefill", "decode"]
 DECODE_WINDOW = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyntheticKVCache:
-    """The shape of a KV cache: `length` positions for each of `batch_size` sequences, keys and values in every layer."""
-
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    dtype_bytes: int
-    batch_size: int
-    length: int
-
-    def __post_init__(self) -> None:
-        whole("batch_size", self.batch_size)
-        whole("length", self.length, least=0)
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes one position of one sequence takes: K and V in every layer."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype_bytes
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of the whole cache."""
-        return self.batch_size * self.length * self.bytes_per_token
-
-    def extended(self, tokens: int) -> SyntheticKVCache:
-        """The cache after `tokens` more positions of every sequence."""
-        whole("tokens", tokens)
-        return replace(self, length=self.length + tokens)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoder(AnalyticLayer):
-    """The language model and its head for one call: embedding, dense and sparse layers, norm, logits."""
-
-    spec: TextSpec
-    shape: DecoderShape
-    logits: Logits
-    run: Execution
-
-    def tree(self, name: str) -> CostNode:
-        spec, shape, run = self.spec, self.shape, self.run
-        refuse_overflow(spec, shape)
-        width, tokens = spec.hidden_size, shape.tokens
-        dense = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=False, run=run)
-        sparse = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=True, run=run)
-        names = tuple(str(index) for index in range(spec.num_layers))
-        layers = [
-            layer.tree("layers", copies=own)
-            for layer, own in ((dense, names[: spec.num_dense_layers]), (sparse, names[spec.num_dense_layers :]))
-            if own
-        ]
-        rows = shape.batch if self.logits == "last" else tokens
-        return module(
-            name,
-            "DeepseekOCRModel",
-            children=(
-                module(
-                    "model.language_model",
-                    "Decoder",
-                    ops=(self._masks(),),
-                    held_bytes=self._held(),
-                    children=(
-                        TokenEmbedding(vocab_size=spec.vocab_size, width=width, tokens=tokens, run=run).tree(
-                            "embed_tokens"
-                        ),
-                        LlamaRotaryEmbedding(head_dim=spec.head_dim, new_tokens=shape.new_tokens, run=run).tree(
-                            "rotary_emb"
-                        ),
-                        *layers,
-                        DeepseekV2RMSNorm(width=width, tokens=tokens, run=run).tree("norm"),
-                    ),
-                ),
-                LmHead(vocab_size=spec.vocab_size, width=width, rows=rows, run=run).tree("lm_head"),
-            ),
-        )
-
-    def _held(self) -> Count:
-        """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
-        shape, b = self.shape, self.run.dtype_bytes
-        pairs = shape.new_tokens * shape.context
-        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs
-        angles = shape.new_tokens * (2 * self.spec.head_dim * b)
-        return shape.tokens * (self.spec.hidden_size * b) + angles + masks
-
-    def _masks(self) -> Op:
-        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and for its own attention both.
-
-        Comparisons of int64 positions and bitwise operators over (new tokens) x (context).
-        """
-        shape, b = self.shape, self.run.dtype_bytes
-        new, context, batch = shape.new_tokens, shape.context, shape.batch
-        pairs = new * context
-        made = ops.movement(
-            read=pairs * 8 + new * 51 + context * 49,
-            written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
-            live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
-        )
-        if self.run.attention == "sdpa":
-            return made
-        return ops.movement(
-            read=made.read_bytes + pairs * 2 + (new + context) * 16 + 4 * b,
-            written=made.written_bytes + pairs * (batch * (2 * b) + 1) + (new + context) * 16 + batch * 8 + 8 + 4 * b,
-            live=made.live_bytes,
-        )
 
 
 class DeepseekOCRModel(AnalyticLayer):

@@ -15,7 +15,7 @@ from analytic.checks import MOST_STEPS, accept, whole, whole_numbers
 from analytic.cost import Cost
 from analytic.decoder import DecoderShape
 from analytic.execution import Execution
-from analytic.model import Decoder, Logits
+from analytic.language_model import Decoder, Logits
 from analytic.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from analytic.decoder import (
     TokenEmbedding,
 )
 from analytic.execution import Execution
+from analytic.language_model import Decoder
 from analytic.layer import AnalyticLayer
-from analytic.model import Decoder, DeepseekOCRModel
+from analytic.model import DeepseekOCRModel
 from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
 from analytic.sam import ImageEncoderViT, SamAttention, SamBlock
 from analytic.spec import ModelSpec

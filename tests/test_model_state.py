@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from analytic.cost import CostNode
 from analytic.decoder import DecoderShape
 from analytic.execution import FULL_SIZE, Execution
-from analytic.model import Decoder, DeepseekOCRModel, SyntheticKVCache
+from analytic.kvcache import SyntheticKVCache
+from analytic.language_model import Decoder
+from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.vision import VisionStack
 from analytic.workload import ALL_GRIDS, MODES, gundam

@@ -11,7 +11,8 @@ import pytest
 from analytic import stored, sweep
 from analytic.decoder import DecoderShape
 from analytic.execution import FULL_SIZE
-from analytic.model import Decoder, DeepseekOCRModel
+from analytic.language_model import Decoder
+from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 
 

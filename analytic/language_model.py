@@ -1,0 +1,102 @@
+"""The language model and its head: embedding, dense and sparse layers, norm, logits, for one call or an array of calls.
+
+Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from analytic import ops
+from analytic.cost import CostNode, Count, Op
+from analytic.decoder import (
+    DecoderShape,
+    DeepseekV2DecoderLayer,
+    DeepseekV2RMSNorm,
+    LlamaRotaryEmbedding,
+    LmHead,
+    TokenEmbedding,
+    refuse_overflow,
+)
+from analytic.execution import Execution
+from analytic.layer import AnalyticLayer, module
+from analytic.spec import TextSpec
+
+Logits = Literal["last", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoder(AnalyticLayer):
+    """The language model and its head for one call: embedding, dense and sparse layers, norm, logits."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    logits: Logits
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, shape, run = self.spec, self.shape, self.run
+        refuse_overflow(spec, shape)
+        width, tokens = spec.hidden_size, shape.tokens
+        dense = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=False, run=run)
+        sparse = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=True, run=run)
+        names = tuple(str(index) for index in range(spec.num_layers))
+        layers = [
+            layer.tree("layers", copies=own)
+            for layer, own in ((dense, names[: spec.num_dense_layers]), (sparse, names[spec.num_dense_layers :]))
+            if own
+        ]
+        rows = shape.batch if self.logits == "last" else tokens
+        return module(
+            name,
+            "DeepseekOCRModel",
+            children=(
+                module(
+                    "model.language_model",
+                    "Decoder",
+                    ops=(self._masks(),),
+                    held_bytes=self._held(),
+                    children=(
+                        TokenEmbedding(vocab_size=spec.vocab_size, width=width, tokens=tokens, run=run).tree(
+                            "embed_tokens"
+                        ),
+                        LlamaRotaryEmbedding(head_dim=spec.head_dim, new_tokens=shape.new_tokens, run=run).tree(
+                            "rotary_emb"
+                        ),
+                        *layers,
+                        DeepseekV2RMSNorm(width=width, tokens=tokens, run=run).tree("norm"),
+                    ),
+                ),
+                LmHead(vocab_size=spec.vocab_size, width=width, rows=rows, run=run).tree("lm_head"),
+            ),
+        )
+
+    def _held(self) -> Count:
+        """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
+        shape, b = self.shape, self.run.dtype_bytes
+        pairs = shape.new_tokens * shape.context
+        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs
+        angles = shape.new_tokens * (2 * self.spec.head_dim * b)
+        return shape.tokens * (self.spec.hidden_size * b) + angles + masks
+
+    def _masks(self) -> Op:
+        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and for its own attention both.
+
+        Comparisons of int64 positions and bitwise operators over (new tokens) x (context).
+        """
+        shape, b = self.shape, self.run.dtype_bytes
+        new, context, batch = shape.new_tokens, shape.context, shape.batch
+        pairs = new * context
+        made = ops.movement(
+            read=pairs * 8 + new * 51 + context * 49,
+            written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
+            live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
+        )
+        if self.run.attention == "sdpa":
+            return made
+        return ops.movement(
+            read=made.read_bytes + pairs * 2 + (new + context) * 16 + 4 * b,
+            written=made.written_bytes + pairs * (batch * (2 * b) + 1) + (new + context) * 16 + batch * 8 + 8 + 4 * b,
+            live=made.live_bytes,
+        )
