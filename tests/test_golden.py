@@ -145,6 +145,14 @@ def test_routed_experts() -> None:
     assert expected_unique_experts(2, experts=64, per_token=6) == pytest.approx(64 * (1 - (58 / 64) ** 2))
 
 
+@pytest.mark.parametrize("tokens", [1, 8, 32, 256, 1024])
+def test_expected_unique_experts_are_those_of_random_routing(tokens: int) -> None:
+    rng = np.random.default_rng(20251121)
+    routed = [len(np.unique(rng.random((tokens, 64)).argpartition(6, axis=1)[:, :6])) for _ in range(200)]
+    expected = expected_unique_experts(tokens, experts=64, per_token=6)
+    assert np.mean(routed) == pytest.approx(expected, rel=0.02)
+
+
 def test_mixture_is_gate_routed_and_shared() -> None:
     shared = DeepseekV2MLP(width=1280, hidden=1792, tokens=10, run=RUN)
     layer = DeepseekV2MoE(spec=TEXT, shared=shared, tokens=10, run=RUN)
