@@ -77,18 +77,15 @@ def scaling(
     steps = np.arange(decode_steps, dtype=np.int64)
     new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
     past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
-    columns = evaluate(spec, run, batch_size=batch_size, new_tokens=new, past_tokens=past).as_dict()
+    columns: dict[str, Any] = dict(evaluate(spec, run, batch_size=batch_size, new_tokens=new, past_tokens=past).as_dict())
     points = []
     for index, length in enumerate(seq_lens):
         begin = lengths.size + index * steps.size
         window = slice(begin, begin + steps.size)
-        prefill = {name: int(column[index]) for name, column in columns.items()}  # type: ignore[index]
-        decode = {
-            f"{name}_per_token": sum(columns[name][window].tolist()) // decode_steps  # type: ignore[index]
-            for name in ADDED
-        }
-        decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())  # type: ignore[index]
-        decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])  # type: ignore[index]
+        prefill = {name: int(column[index]) for name, column in columns.items()}
+        decode = {f"{name}_per_token": sum(columns[name][window].tolist()) // decode_steps for name in ADDED}
+        decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())
+        decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])
         points.append({"seq_len_prefill": length, "prefill": prefill, "decode": decode})
     return {
         "schema_version": "1.0",
