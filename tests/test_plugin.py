@@ -170,6 +170,14 @@ def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
         assert timing["mfu_executed"]["datasheet"] is None or found["ceilings"]["datasheet"] is not None
 
 
+def test_timing_can_be_switched_off(tmp_path: Path) -> None:
+    arguments = ("--preset", "tiny", "--seq-len", "64", "--device", "cpu", "--benchmark-disable", "-k", "prefill or decode")
+    done = run(*arguments, "--decode-steps", "2", "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    assert json.loads(path.read_text())["timings"] == []
+
+
 def test_meta_has_no_times_and_says_so(tmp_path: Path) -> None:
     done = run("--preset", "tiny", "--seq-len", "64", "-k", "prefill", "--output-dir", str(tmp_path), "--device", "meta")
     assert "no times on meta: add --device cpu --preset tiny" in done.stdout

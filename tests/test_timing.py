@@ -128,6 +128,13 @@ def test_a_peak_too_low_is_impossible() -> None:
     assert any("MBU of 1.50" in sentence for sentence in impossibilities(slow))
 
 
+def test_a_longer_context_for_mfu_is_not_mistaken_for_impossible_work() -> None:
+    """MFU may be reckoned at the model's window; what physics judges is the work that ran."""
+    reckoned = replace(TIMED, mfu_cost=replace(COST, executed_flops=80_000))
+    assert (reckoned.mfu(KNOWN) or 0) > 1
+    assert impossibilities(reckoned) == []
+
+
 def test_fewer_bytes_than_weights_is_impossible() -> None:
     wrong = replace(TIMED, cost=replace(COST, touched_weight_bytes=700))
     assert impossibilities(wrong) == [
