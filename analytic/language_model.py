@@ -88,6 +88,9 @@ class Decoder(AnalyticLayer):
         shape, b = self.shape, self.run.dtype_bytes
         new, context, batch = shape.new_tokens, shape.context, shape.batch
         pairs = new * context
+        # by positions of the query: int64 arange, + past, twice, - window (43 written with three bools); these and the
+        # operands of two <=, one > and three bool operators are read (51). By positions of the context: arange, + 0, - 0
+        # and one bool (25 written); these and the operands of two <=, one >, one < and one bool are read (49)
         made = ops.movement(
             read=pairs * 8 + new * 51 + context * 49,
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,

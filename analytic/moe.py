@@ -115,7 +115,9 @@ class RoutedExperts(AnalyticLayer):
             live=rows * ((spec.hidden_size + 2 * spec.moe_intermediate_size) * b),
         )
         counts = spec.n_routed_experts * 4
-        # sort, token of a row, gather of tokens and weights, histogram and offsets; at the end the inverse permutation
+        # read: ids sorted 8, order divided into tokens 8, rows gathered by token 8, weights by order 8 + 4, ids cast 8
+        # and counted 4, the inverse order put 8 + 8. written: sorted ids and order 16, tokens 8, weights 4, int32 ids 4,
+        # arange 8, inverse order 8; a count and an offset for each expert
         sorting = ops.movement(
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
             written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,

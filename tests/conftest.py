@@ -28,9 +28,9 @@ def subject_on() -> Callable[..., object]:
     @cache
     def make(device: str, attention: str, experts: str, preset: str = "deepseek-ocr-v1-base", dtype: str = "") -> Subject:
         run = Execution(
-            device=device,  # type: ignore[arg-type]
-            attention=attention,  # type: ignore[arg-type]
-            experts=experts,  # type: ignore[arg-type]
+            device=device,
+            attention=attention,
+            experts=experts,
             dtype=dtype or ("float32" if device == "cpu" else "bfloat16"),
         )
         spec = ModelSpec.from_preset(preset)

@@ -264,14 +264,14 @@ def test_activations_by_hand() -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_an_array_of_views_costs_what_each_costs(device: str, attention: str) -> None:
-    run = Execution(device=device, attention=attention, experts="grouped_mm", dtype="bfloat16")  # type: ignore[arg-type]
+    run = Execution(device=device, attention=attention, experts="grouped_mm", dtype="bfloat16")
     views = [1, 2, 7]
 
     def layers(count: object) -> list[AnalyticLayer]:
         return [
-            ImageEncoderViT(spec=SAM, views=count, side_px=640, run=run),  # type: ignore[arg-type]
-            VitModel(spec=CLIP, views=count, side=10, run=run),  # type: ignore[arg-type]
-            MlpProjector(width_in=2048, width_out=1280, tokens=count, run=run),  # type: ignore[arg-type]
+            ImageEncoderViT(spec=SAM, views=count, side_px=640, run=run),
+            VitModel(spec=CLIP, views=count, side=10, run=run),
+            MlpProjector(width_in=2048, width_out=1280, tokens=count, run=run),
         ]
 
     together = [layer.forward_cost().as_dict() for layer in layers(np.array(views))]

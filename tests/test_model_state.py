@@ -66,7 +66,7 @@ def test_counts_below_one_are_refused_and_change_nothing(context_len: object, ba
     model = root()
     before = model.start_prefill(4, 1)
     with pytest.raises(ValueError, match=r"(context_len|batch_size): got .*, accepted: a whole number of at least 1"):
-        model.start_prefill(context_len, batch_size)  # type: ignore[arg-type]
+        model.start_prefill(context_len, batch_size)
     assert (model.operation_mode, model.kv_cache) == ("prefill", before)
 
 
@@ -118,7 +118,7 @@ def test_a_page_can_be_given_by_itself() -> None:
 def test_a_cache_that_can_not_be_is_refused(change: dict[str, object]) -> None:
     cache = root().start_prefill(8, 1)
     with pytest.raises(ValueError, match=r"(length|batch_size): got .*accepted: a whole number"):
-        replace(cache, **change)  # type: ignore[arg-type]
+        replace(cache, **change)
 
 
 def test_arrays_whose_counts_would_overflow_are_refused() -> None:
@@ -143,7 +143,7 @@ def test_views_of_a_page_may_differ_in_size() -> None:
     together = model.forward_tensor_core_flops()
     model.start_vision(workload=MODES["base"])
     whole = model.forward_tensor_core_flops()
-    model.start_vision(batch_size=page.grid.tiles, workload=MODES["small"])  # type: ignore[union-attr]
+    model.start_vision(batch_size=page.grid.tiles, workload=MODES["small"])
     assert together == whole + model.forward_tensor_core_flops()
 
 
@@ -223,7 +223,7 @@ def test_children_sum_to_their_parent(run: Execution, length: int, past: int, ba
 
 @pytest.mark.parametrize("page", [MODES["tiny"], gundam(ALL_GRIDS[8])], ids=["tiny", "gundam"])
 def test_children_sum_to_their_parent_in_vision(page: object) -> None:
-    check_sums(VisionStack(spec=SPEC, workload=page, batch=2, run=FULL_SIZE).tree("model"))  # type: ignore[arg-type]
+    check_sums(VisionStack(spec=SPEC, workload=page, batch=2, run=FULL_SIZE).tree("model"))
 
 
 def check_sums(node: CostNode) -> None:
@@ -241,9 +241,9 @@ def check_sums(node: CostNode) -> None:
 @settings(max_examples=20, deadline=None)
 def test_vision_flops_are_linear_in_the_batch(run: Execution, grid: object, batch: int) -> None:
     model = root(run=run)
-    model.start_vision(workload=gundam(grid))  # type: ignore[arg-type]
+    model.start_vision(workload=gundam(grid))
     one = model.forward_cost()
-    model.start_vision(batch_size=batch, workload=gundam(grid))  # type: ignore[arg-type]
+    model.start_vision(batch_size=batch, workload=gundam(grid))
     many = model.forward_cost()
     assert many.executed_flops == batch * one.executed_flops
     assert many.weight_bytes == one.weight_bytes
@@ -275,7 +275,7 @@ def test_decoder_flops_and_cache_are_linear_in_the_batch(run: Execution, length:
 @settings(max_examples=60, deadline=None)
 def test_bounds_between_the_conventions(run: Execution, length: int, past: int, batch: int, logits: str) -> None:
     shape = DecoderShape(batch=batch, new_tokens=length, past_tokens=past)
-    cost = Decoder(spec=SPEC.text, shape=shape, logits=logits, run=run).forward_cost()  # type: ignore[arg-type]
+    cost = Decoder(spec=SPEC.text, shape=shape, logits=logits, run=run).forward_cost()
     assert 0 < cost.counter_flops <= cost.executed_flops
     assert 0 < cost.useful_flops <= cost.executed_flops
     assert cost.fused_bytes <= cost.eager_bytes

@@ -59,7 +59,7 @@ def test_the_real_model_merges_as_many_tokens_as_the_layout_says(subject_on: Cal
 def test_a_skipped_layer_is_found(tiny_spec: ModelSpec) -> None:
     model = build(tiny_spec, CPU)
     subject = Subject(spec=tiny_spec, run=CPU, model=model)
-    model.model.language_model.layers[2].mlp.forward = lambda hidden: hidden  # type: ignore[method-assign]
+    model.model.language_model.layers[2].mlp.forward = lambda hidden: hidden
     measured, _ = stages.prefill(subject, TokenLayout.of(16, None), batch_size=1)
     root = DeepseekOCRModel.from_spec(tiny_spec, run=CPU)
     root.start_prefill(16, 1)

@@ -146,7 +146,7 @@ def test_an_interrupted_write_leaves_nothing(
 
 
 def test_module_rows_put_the_copies_of_a_layer_together(results: list[PointResult]) -> None:
-    rows = {row.path: row for row in results[0].modules()}
+    rows = {row.module: row for row in results[0].modules()}
     gate = rows["model.language_model.layers.*.mlp.gate"]
     assert gate.modules == 3
     assert gate.closed_form_flops == gate.measured_flops == 3 * 2 * 32 * 64 * 8

@@ -73,7 +73,7 @@ def test_context_length_by_mode() -> None:
 )
 def test_modes_that_contradict_are_refused(mode: str, fixed: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        decode_context_len(mode, prefill_len=8, new_tokens=8, window=64, fixed=fixed)  # type: ignore[arg-type]
+        decode_context_len(mode, prefill_len=8, new_tokens=8, window=64, fixed=fixed)
 
 
 @given(prefill=st.integers(1, 4000), new=st.integers(1, 1000), fixed=st.integers(1, 8192))
@@ -82,7 +82,7 @@ def test_mfu_grows_with_the_context_it_assumes(prefill: int, new: int, fixed: in
     model = DeepseekOCRModel.from_spec(ModelSpec.from_preset("deepseek-ocr-v1-base"))
 
     def decode_mfu(mode: str, length: int | None = None) -> float:
-        context = decode_context_len(mode, prefill_len=prefill, new_tokens=new, window=8192, fixed=length)  # type: ignore[arg-type]
+        context = decode_context_len(mode, prefill_len=prefill, new_tokens=new, window=8192, fixed=length)
         model.start_decode(kv_cache=model.start_prefill(context, 1))
         found = mfu([TimedCost(cost=model.forward_cost(), time_s=0.01)], 1e15, convention="executed")
         assert found is not None

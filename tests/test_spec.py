@@ -28,7 +28,7 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 
 def test_a_damaged_preset_names_file_and_key(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "presets"  # type: ignore[operator]
+    folder = tmp_path / "presets"
     folder.mkdir()
     text = (stored.DATA / "presets" / "tiny.json").read_text()
     (folder / "tiny.json").write_text(text.replace('"num_layers": 4', '"num_layers": 0', 1))
