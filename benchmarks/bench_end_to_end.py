@@ -10,10 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.bench import Bench
-    from fixtures.calls import Calls
+    from fixtures.calls import Call, Calls
     from fixtures.points import Point
     from fixtures.result import PointResult
-    from fixtures.timing import Call
 
     Agrees = Callable[[PointResult], None]
     Timed = Callable[[str, Callable[[Calls], Call]], None]

@@ -7,6 +7,7 @@ import pytest
 
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
+from fixtures.options import DEFAULTS, REPEATABLE, RunOptions
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,18 @@ def subject_on() -> Callable[..., object]:
         return Subject(spec=spec, run=run, model=build(spec, run))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def options_of() -> Callable[..., RunOptions]:
+    """Run options as the command line gives them: `options_of(device="cpu", seq_len=["64"])`, defaults for the rest."""
+
+    class Config:
+        def __init__(self, given: dict[str, object]) -> None:
+            self.given = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+
+        def getoption(self, flag: str) -> object:
+            fallback = [] if flag in REPEATABLE else False if flag in ("--by-module", "--torch-profile") else None
+            return self.given.get(flag, DEFAULTS.get(flag, fallback))
+
+    return lambda **given: RunOptions.from_config(Config(given))

@@ -116,13 +116,13 @@ def test_a_product_reads_its_operands_and_writes_its_result() -> None:
     assert key.path == "here"
 
 
-def test_routed_experts_are_known_where_offsets_have_values(subject_on: Callable) -> None:
-    subject, layout = subject_on("cpu", "sdpa", "grouped_mm", "tiny"), TokenLayout.of(1, None)
+@pytest.mark.parametrize(("experts", "operator"), [("grouped_mm", "aten._grouped_mm"), ("batched_mm", "aten.index")])
+def test_routed_experts_are_known_where_the_routing_has_values(subject_on: Callable, experts: str, operator: str) -> None:
+    subject, layout = subject_on("cpu", "sdpa", experts, "tiny"), TokenLayout.of(1, None)
     one, _ = stages.prefill(subject, layout, batch_size=1)
-    expert = 3 * subject.spec.text.hidden_size * subject.spec.text.moe_intermediate_size * 4
-    unmet = subject.spec.text.n_routed_experts - subject.spec.text.num_experts_per_tok
-    found = [entry.untouched_bytes for key, entry in one.ledger.entries.items() if key.operator == "aten._grouped_mm"]
-    assert found == [unmet * expert] * subject.spec.text.num_moe_layers
-    on_meta, _ = stages.prefill(subject_on("meta", "sdpa", "grouped_mm"), layout, batch_size=1)
-    grouped = [entry for key, entry in on_meta.ledger.entries.items() if key.operator == "aten._grouped_mm"]
-    assert [entry.untouched_bytes for entry in grouped] == [None] * 11
+    found = [entry.unique_experts for key, entry in one.ledger.entries.items() if key.operator == operator]
+    picked = subject.spec.text.num_experts_per_tok
+    # one token meets K experts, in both products of every MoE layer
+    assert [each for each in found if each] == [[picked, picked]] * subject.spec.text.num_moe_layers
+    on_meta, _ = stages.prefill(subject_on("meta", "sdpa", experts), layout, batch_size=1)
+    assert all(entry.unique_experts == [] for entry in on_meta.ledger.entries.values())

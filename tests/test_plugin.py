@@ -82,15 +82,17 @@ def test_a_run_ends_with_a_table_and_a_record(tmp_path: Path) -> None:
             assert pair["closed_form"] == pair["measured"]
 
 
-def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
-    done = run(
-        "--preset", "tiny", "--seq-len", "512", "--decode-steps", "2", "--device", "cpu", "--batch-size", "2",
-        "--output-dir", str(tmp_path),
-    )  # fmt: skip
+def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path: Path) -> None:
+    arguments = ("--preset", "tiny", "--seq-len", "64", "--device", "cpu", "--decode-steps", "2", "-k", "prefill")
+    done = run(*arguments, "--output-dir", str(tmp_path))
     assert done.returncode == 0, done.stdout
     (path,) = tmp_path.rglob("record.json")
-    page = json.loads(path.read_text())["points"][-1]
-    assert page["compared"]["new_tokens"] == {"closed_form": 3, "measured": 3}
+    found = json.loads(path.read_text())
+    assert (found["model"]["model_variant"], found["execution"]["device"]) == ("deepseek-ocr-v1-base", "meta")
+    assert (found["timed"]["model"]["model_variant"], found["timed"]["execution"]["device"]) == ("tiny", "cpu")
+    assert found["points"][0]["compared"]["parameter_bytes"]["measured"] > 1e9
+    assert "deepseek-ocr-v1-base on meta, bfloat16" in done.stdout
+    assert "tiny on cpu, float32, batch 1" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,7 @@ def test_a_run_on_the_cpu_uses_the_models_own_generate(tmp_path: Path) -> None:
         (["--checkpoint", ".", "--device", "cpu"], "--checkpoint: got ., accepted: a folder with *.safetensors"),
         (["--context-len-mode", "fixed"], "context_len_fixed: got None with context_len_mode 'fixed', accepted: a length"),
         (["--context-len-fixed", "9"], "context_len_fixed: got 9 with context_len_mode 'auto'"),
+        (["--warmup-synthetic", "maybe"], "--warmup-synthetic: got 'maybe', accepted: on, off"),
         (["--warmup-rounds", "-1"], "--warmup-rounds: got -1, accepted: a whole number of at least 0"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
     ],
@@ -168,6 +171,55 @@ def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
         peak = found["ceilings"]["calibration"]["gemm_flops_per_s"]
         assert timing["mfu_executed"]["measured"] == timing["mfu_executed_flops"] / (timing["time_s"] * peak)
         assert timing["mfu_executed"]["datasheet"] is None or found["ceilings"]["datasheet"] is not None
+        assert timing["measured_flops"] == timing["units"] * timing["executed_flops"]
+        assert timing["first_s"] > 0
+        assert timing["peak_bytes"] > 0
+        assert timing["energy_j"] is None
+    decode = next(timing for timing in found["timings"] if timing["stage"] == "decode")
+    # a batch of two in each of two steps, in each of the tiny preset's three MoE layers
+    assert [layer["tokens"] for layer in decode["routed_experts"]] == [[2, 2]] * 3
+    for layer in decode["routed_experts"]:
+        assert all(2 <= unique <= 4 for unique in layer["unique_experts"])
+        assert layer["bound_unique_experts"] == [4, 4]
+    assert "experts touched in a layer and step" in done.stdout
+
+
+def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
+    arguments = ("--preset", "tiny", "--profile", "dsocr-base-v1", "--device", "cpu", "--decode-steps", "2")
+    only = ("-k", "end_to_end or first_token or prefill or decode or vision and not part")
+    done = run(*arguments, *only, "--torch-profile", "--warmup-synthetic", "off", "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    (page,) = json.loads(path.read_text())["pages"]
+    assert page["tokens"] == 3
+    assert page["tokens_per_s"] == 3 / page["page_s"]
+    assert page["whole_mfu_executed"] > 0
+    assert "ms a token" in done.stdout
+    traces = sorted(one.name for one in (path.parent / "profile").iterdir())
+    label = page["point"]
+    assert [name for name in traces if name.startswith("end_to_end")] == [
+        f"end_to_end-{label}.operators.txt",
+        f"end_to_end-{label}.trace.json",
+    ]
+    trace = json.loads((path.parent / "profile" / f"end_to_end-{label}.trace.json").read_text())
+    assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
+
+
+def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    """20 million positions do not fit in 12 GB of address space; 64 do."""
+    arguments = ["--preset", "tiny", "--device", "cpu", "--seq-len", "64,20000000", "-k", "prefill", "--decode-steps", "1"]
+    script = (
+        "import resource, sys, pytest\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))\n"
+        "sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
+    done = subprocess.run([*command, "--output-dir", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "prefill[20000000]: out of memory: " in done.stdout
+    assert "1 failed, 1 passed" in done.stdout
+    (path,) = tmp_path.rglob("record.json")
+    assert [one["point"] for one in json.loads(path.read_text())["timings"]] == ["64"]
 
 
 def test_timing_can_be_switched_off(tmp_path: Path) -> None:

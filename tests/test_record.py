@@ -5,17 +5,23 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fixtures import record
 from fixtures.bench import Bench
 from fixtures.compare import Comparison, Quantity
+from fixtures.environment import environment
+from fixtures.migration import CURRENT, SCHEMAS
 from fixtures.points import Point
 from fixtures.result import Activations, PointResult, collapsed
 from fixtures.table import lines
+
+DATA = Path(__file__).resolve().parent / "data"
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +32,24 @@ def results(subject_on: Callable) -> list[PointResult]:
     return bench.results
 
 
-def built(results: list[PointResult], subject_on: Callable, max_relative_error: float = 0.0) -> dict[str, Any]:
-    subject = subject_on("meta", "sdpa", "grouped_mm", "tiny")
-    return record.build(
-        results,
-        timer=None,
-        spec=subject.spec,
-        run=subject.run,
-        checkpoint=None,
-        max_relative_error=max_relative_error,
-        arguments=["benchmarks", "--preset", "tiny"],
-        now=record.utc_now(),
-    )
+@pytest.fixture(scope="module")
+def built(subject_on: Callable, options_of: Callable) -> Callable[[list[PointResult]], dict[str, Any]]:
+    def build(results: list[PointResult]) -> dict[str, Any]:
+        return record.build(
+            results,
+            subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"),
+            timer=None,
+            options=options_of(preset="tiny", device="meta"),
+            run_id="20251121-093011-4242",
+            arguments=["benchmarks", "--preset", "tiny"],
+            now=datetime(2025, 11, 21, 9, 30, 11, tzinfo=UTC),
+        )
+
+    return build
 
 
-def test_a_record_survives_the_way_through_its_file(
-    results: list[PointResult], subject_on: Callable, tmp_path: Path
-) -> None:
-    made = built(results, subject_on)
+def test_a_record_survives_the_way_through_its_file(results: list[PointResult], built: Callable, tmp_path: Path) -> None:
+    made = built(results)
     path = record.write(made, tmp_path)
     assert record.read(path) == made
     assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
@@ -60,14 +66,14 @@ def wrong(result: PointResult, *, call: str = "", by: int = 1) -> PointResult:
     return replace(result, comparison=Comparison(closed_form=result.comparison.closed_form, measured=measured))
 
 
-def test_one_flop_too_many_fails_and_is_explained(results: list[PointResult], subject_on: Callable) -> None:
+def test_one_flop_too_many_fails_and_is_explained(results: list[PointResult], built: Callable) -> None:
     bad = wrong(results[0])
     assert not bad.passes(0.0)
     text = bad.explain(0.0)
     assert "prefill[32]: closed form and measurement differ in 1 quantities" in text
     assert "model.language_model.layers.2.mlp.gate: executed_flops of matmul: closed form 32,768, measured 32,769" in text
     assert bad.failures(0.001) == ()
-    made = built([bad], subject_on)
+    made = built([bad])
     assert (made["points"][0]["verdict"], made["points"][0]["failure_count"]) == ("fail", 1)
     assert made["points"][0]["failures"][0]["module"] == "model.language_model.layers.2.mlp.gate"
     assert " -1 " in lines([bad], by_module=False)[1]
@@ -80,17 +86,17 @@ def test_errors_of_two_steps_do_not_cancel(results: list[PointResult]) -> None:
     assert "step 2, model.language_model.layers.2.mlp.gate" in bad.explain(0.0)
 
 
-def test_activations_beyond_their_promise_fail(results: list[PointResult], subject_on: Callable) -> None:
+def test_activations_beyond_their_promise_fail(results: list[PointResult], built: Callable) -> None:
     bad = replace(results[0], activations=Activations(closed_form_bytes=106_000_000, measured_bytes=100_000_000))
     assert not bad.passes(1.0)
     assert "peak activations: closed form 106,000,000 bytes, measured 100,000,000, accepted: within 5%" in bad.explain(0.0)
-    assert built([bad], subject_on)["points"][0]["verdict"] == "fail"
+    assert built([bad])["points"][0]["verdict"] == "fail"
     near = replace(results[0], activations=Activations(closed_form_bytes=104_000_000, measured_bytes=100_000_000))
     assert near.passes(0.0)
 
 
-def test_states_are_recorded_once_however_many_calls_saw_them(results: list[PointResult], subject_on: Callable) -> None:
-    prefill, decode = built(results, subject_on)["points"]
+def test_states_are_recorded_once_however_many_calls_saw_them(results: list[PointResult], built: Callable) -> None:
+    prefill, decode = built(results)["points"]
     assert decode["compared"]["parameter_bytes"] == prefill["compared"]["parameter_bytes"]
     # 4 layers, K and V of 64 bfloat16 each, for 32 + 2 positions
     assert decode["compared"]["kv_bytes"]["measured"] == 4 * 2 * 64 * 2 * 34
@@ -99,7 +105,7 @@ def test_states_are_recorded_once_however_many_calls_saw_them(results: list[Poin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made.update(schema_version="2.0"), "schema_version: got '2.0', accepted: '1.0'"),
+        (lambda made: made.update(schema_version="9.0"), "schema_version: got '9.0', accepted: 1.0, 2.0"),
         (lambda made: made.update(extra=1), "Additional properties are not allowed"),
         (lambda made: made["points"].clear(), r"\$\.points"),
         (lambda made: made["points"][0]["closed_form"].update(executed_flops=-1), "less than the minimum"),
@@ -110,12 +116,12 @@ def test_states_are_recorded_once_however_many_calls_saw_them(results: list[Poin
 )
 def test_what_does_not_fit_is_neither_written_nor_read(
     results: list[PointResult],
-    subject_on: Callable,
+    built: Callable,
     tmp_path: Path,
     change: Callable[[dict[str, Any]], None],
     message: str,
 ) -> None:
-    made = copy.deepcopy(built(results, subject_on))
+    made = copy.deepcopy(built(results))
     change(made)
     with pytest.raises(record.RecordError, match=message):
         record.write(made, tmp_path / "out")
@@ -134,14 +140,14 @@ def test_files_that_are_no_records_are_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_an_interrupted_write_leaves_nothing(
-    results: list[PointResult], subject_on: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: list[PointResult], built: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(source: str, target: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        record.write(built(results, subject_on), tmp_path)
+        record.write(built(results), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -156,7 +162,31 @@ def test_module_rows_put_the_copies_of_a_layer_together(results: list[PointResul
 def test_the_environment_is_what_runs_here() -> None:
     import platform
 
-    found = record.environment()
+    found = environment("cpu")
     assert found["python"] == platform.python_version()
     assert found["libraries"]["torch"] is not None
     assert found["commit"] is None or len(found["commit"]) == 40
+    assert found["device"]["threads"] == torch.get_num_threads()
+    assert found["device"]["gpu"] is None
+    assert environment("meta")["device"] is None
+
+
+def test_a_record_of_the_first_schema_is_read_as_one_of_the_present(tmp_path: Path) -> None:
+    old = json.loads((DATA / "record.v1.json").read_text())
+    new = record.read(DATA / "record.v1.json")
+    assert (old["schema_version"], new["schema_version"]) == ("1.0", CURRENT)
+    record.check(new, where="the migrated record")
+    # v1 compared the model it timed
+    assert new["timed"]["model"] == new["model"] == old["model"]
+    assert new["timed"]["weights"] == old["weights"]
+    assert [one["samples_s"] for one in new["timings"]] == [one["samples_s"] for one in old["timings"]]
+    assert new["timings"][0]["first_s"] is None
+    assert new["points"] == old["points"]
+    assert json.loads((DATA / "record.v1.json").read_text()) == old
+
+
+def test_every_schema_ever_written_has_a_golden_file_and_a_way_to_the_present() -> None:
+    for version, schema in SCHEMAS.items():
+        golden = DATA / f"{schema.partition('.schema')[0]}.json"
+        assert json.loads(golden.read_text())["schema_version"] == version
+        assert record.read(golden)["schema_version"] == CURRENT

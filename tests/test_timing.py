@@ -1,26 +1,26 @@
 """Timing without trusting the machine's clock: stand-in clocks and devices, gates on what physics forbids."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from analytic.cost import Cost
+from analytic.model import DeepseekOCRModel
 from analytic.roofline import Ceilings
-from fixtures import calibration
+from analytic.workload import MODES
 from fixtures.annotation import UNKNOWN, analytic_stage, current_stage
-from fixtures.calibration import Calibration, CalibrationWarning
-from fixtures.calls import Calls
+from fixtures.calls import Call, Calls
 from fixtures.clock import EventClock, clock_for
 from fixtures.ledger import Ledger
+from fixtures.pages import page_times
 from fixtures.physics import falling_decode, impossibilities
-from fixtures.timing import DisturbedTimingError, TimedStage, refuse_disturbance
+from fixtures.timer import out_of_memory
+from fixtures.timing import DisturbedTimingError, Samples, TimedStage, measure, refuse_disturbance
 
 COST = Cost(
     executed_flops=8_000,
@@ -39,13 +39,20 @@ TIMED = TimedStage(
     stage="prefill",
     point="8",
     cost=COST,
+    units=1,
     mfu_cost=COST,
-    samples_s=(1.9, 2.0, 2.0, 2.0, 2.1),
-    wall_samples_s=None,
-    calls_per_round=1,
+    samples=Samples(
+        samples_s=(1.9, 2.0, 2.0, 2.0, 2.1), wall_samples_s=None, first_s=3.0, calls_per_round=1, energy_j=None
+    ),
+    counted=None,
     datasheet=Ceilings(flops_per_s=None, bytes_per_s=None),
     measured=KNOWN,
 )
+
+
+def taking(timed: TimedStage, *samples_s: float) -> TimedStage:
+    """The same stage with other samples."""
+    return replace(timed, samples=replace(timed.samples, samples_s=samples_s))
 
 
 class Device:
@@ -115,7 +122,7 @@ def test_a_possible_timing_passes() -> None:
 
 
 def test_a_halved_time_is_impossible() -> None:
-    fast = replace(TIMED, samples_s=tuple(sample / 4 for sample in TIMED.samples_s))
+    fast = taking(TIMED, *(sample / 4 for sample in TIMED.samples.samples_s))
     found = "\n".join(impossibilities(fast))
     assert "prefill[8]: MFU of 1.60 against the measured ceiling" in found
     assert "under the floor of 800.000 ms" in found
@@ -146,10 +153,10 @@ def test_a_decode_that_gets_faster_on_a_longer_context_is_impossible() -> None:
     short = replace(TIMED, stage="decode", point="256")
     longer = replace(short, point="4096", cost=replace(COST, kv_bytes=480))
     assert falling_decode([short, longer]) == []
-    faster = replace(longer, samples_s=tuple(sample * 0.5 for sample in TIMED.samples_s))
+    faster = taking(longer, *(sample * 0.5 for sample in TIMED.samples.samples_s))
     assert len(falling_decode([short, faster])) == 1
     assert "decode[4096]: 1000.000 ms a token, less than 2000.000 ms at 256" in falling_decode([faster, short])[0]
-    noisy = replace(faster, samples_s=(0.5, 1.0, 1.0, 1.0, 3.0))
+    noisy = taking(faster, 0.5, 1.0, 1.0, 1.0, 3.0)
     assert falling_decode([short, noisy]) == []
 
 
@@ -181,62 +188,111 @@ def test_stages_nest_and_end_also_after_an_error() -> None:
     assert current_stage() == UNKNOWN
 
 
-def test_calls_do_the_work_of_their_cost(subject_on: Callable) -> None:
-    from analytic.workload import MODES
+class Pedantic:
+    """A stand-in for pytest-benchmark's fixture: runs the rounds with a clock of fixed ticks."""
 
+    def __init__(self) -> None:
+        self.rounds = self.warmup_rounds = 0
+        self.stats = self
+
+    @property
+    def data(self) -> list[float]:
+        return [0.5] * self.rounds
+
+    def pedantic(
+        self, call: Callable[[], None], *, setup: Callable[[], None], rounds: int, warmup_rounds: int, iterations: int
+    ) -> None:
+        self.rounds, self.warmup_rounds = rounds, warmup_rounds
+        for _ in range(rounds + warmup_rounds):
+            setup()
+            call()
+        self.stats = self
+
+
+def counting(stage: str, ran: list[str], units: int = 2) -> Call:
+    def restore() -> None:
+        ran.append(f"{stage} restored")
+
+    return Call(
+        stage=stage, run=lambda: ran.append(stage), restore=restore, units=units, cost=COST, mfu_cost=COST, trees=()
+    )
+
+
+def test_warm_up_runs_on_inputs_of_its_own_or_on_those_that_are_timed() -> None:
+    model, ran, energy = torch.nn.Linear(1, 1), [], iter([10.0, 70.0])
+    benchmark = Pedantic()
+    found = measure(
+        benchmark,
+        counting("timed", ran),
+        model=model,
+        clock=None,
+        warmup_rounds=3,
+        warmup=counting("warm", ran),
+        energy_j=lambda: next(energy),
+    )
+    # the first run and the estimate, then the warm-up, then the rounds
+    assert ran[:10] == ["timed", "timed restored"] * 2 + ["warm", "warm restored"] * 3
+    assert ran.count("timed") == 2 + benchmark.rounds
+    assert benchmark.warmup_rounds == 0
+    assert found.samples_s == (0.25,) * benchmark.rounds  # two units a round
+    assert found.energy_j == 60.0 / (2 * benchmark.rounds)
+    assert found.first_s > 0
+
+    ran.clear()
+    measure(benchmark, counting("timed", ran), model=model, clock=None, warmup_rounds=3, warmup=None, energy_j=lambda: None)
+    assert benchmark.warmup_rounds == 3
+    assert "warm" not in ran
+
+
+@pytest.mark.parametrize(("mode", "context"), [("auto", 64 + 2), ("fixed", 500), ("max", 16_384)])
+def test_mfu_by_hand_from_a_record_in_each_context_mode(
+    subject_on: Callable, options_of: Callable, mode: str, context: int
+) -> None:
     subject = subject_on("cpu", "sdpa", "grouped_mm", "tiny")
-    calls = Calls(subject, batch_size=2, context_len=lambda prefill: prefill + 4)
-    page = MODES["tiny"]
-    built = [calls.vision(page), *(calls.part(name, page) for name in ("sam", "clip", "projector"))]
-    built += [calls.prefill(64), calls.decode(64, steps=3), calls.page(page, 96, steps=2), calls.first_token(page, 96)]
-    for call in built:
-        for _ in range(2):  # the second time on what `restore` left
-            with torch.no_grad(), Ledger(subject.model, outside="model") as ledger:
-                call.run()
-            ran = sum(entry.executed_flops for entry in ledger.entries.values())
-            assert ran == call.units * call.cost.executed_flops, call.stage
-            if call.restore is not None:
-                call.restore()
-        assert call.cost.fused_bytes >= call.cost.touched_weight_bytes
+    fixed = {"context_len_fixed": "500"} if mode == "fixed" else {}
+    options = options_of(preset="tiny", device="cpu", context_len_mode=mode, decode_steps="4", **fixed)
+    calls = Calls(subject, batch_size=1, context_len=options.context_len)
+    text = subject.spec.text
+    # of one token: the products that a longer context does not change, taken at no context, and Q K and A V over the rest
+    root = DeepseekOCRModel.from_spec(subject.spec, run=subject.run)
+    root.start_decode(kv_cache=root.start_prefill(1, 1))
+    at_one = int(root.forward_cost().executed_flops)
+    per_position = text.num_layers * 2 * 2 * text.num_heads * text.head_dim
+    decode_flops = at_one + (context - 1) * per_position
+    for call, flops in (
+        (calls.prefill(64), None),
+        (calls.vision(MODES["tiny"]), None),
+        (calls.decode(64, steps=4), decode_flops),
+    ):
+        record = replace(TIMED, stage=call.stage, cost=call.cost, mfu_cost=call.mfu_cost).as_json()
+        expected = flops or record["executed_flops"]  # only a decoded token is reckoned at another context
+        assert record["mfu_executed_flops"] == expected
+        assert record["mfu_executed"]["measured"] == expected / (record["time_s"] * 10_000)
+        assert record["mfu_useful"]["measured"] == record["mfu_useful_flops"] / (record["time_s"] * 10_000)
 
 
-def test_a_calibration_is_kept_and_a_damaged_one_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-
-    def measure(device: str, dtype: str) -> Calibration:
-        made.append(1)
-        return Calibration(
-            device_name="a device",
-            dtype=dtype,
-            threads=2,
-            gemm_flops_per_s=1e11,
-            gemm_spread=0.1,
-            copy_bytes_per_s=1e10,
-            copy_spread=0.1,
-            launch_s=1e-6,
-        )
-
-    monkeypatch.setattr(calibration, "measure", measure)
-    first = calibration.calibrated("cpu", "float32", folder=tmp_path)
-    assert calibration.calibrated("cpu", "float32", folder=tmp_path) == first
-    assert len(made) == 1
-    (path,) = tmp_path.iterdir()
-    for damage in ("{", json.dumps({**json.loads(path.read_text()), "gemm_flops_per_s": -1})):
-        path.write_text(damage)
-        with pytest.warns(CalibrationWarning, match="measured again"):
-            assert calibration.calibrated("cpu", "float32", folder=tmp_path) == first
-    assert len(made) == 3
+def test_mfu_of_a_whole_page_weighs_its_stages_by_their_flops() -> None:
+    vision, prefill = replace(TIMED, stage="vision", point="p"), replace(TIMED, stage="prefill", point="8")
+    token = replace(TIMED, stage="decode", point="8", mfu_cost=replace(COST, executed_flops=1_000))
+    page = taking(replace(TIMED, stage="end_to_end", point="p-8"), 9.0, 9.0)
+    first = taking(replace(TIMED, stage="first_token", point="p-8"), 4.0, 4.0)
+    (found,) = page_times([vision, prefill, token, page, first], batch_size=2, decode_steps=5)
+    # two stages of 8000 FLOPs and five tokens of 1000, 2 s each, at 10,000 FLOP/s
+    assert found.whole_mfu("executed") == 21_000 / (14.0 * 10_000)
+    assert (found.ttft_s, found.tpot_s) == (4.0, (9.0 - 4.0) / 5)
+    assert (found.tokens_per_s, found.pages_per_s) == (2 * 6 / 9.0, 2 / 9.0)
+    (alone,) = page_times([page, first], batch_size=1, decode_steps=5)
+    assert alone.whole_mfu("executed") is None
 
 
-def test_calibration_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "GEMM_SIDE", {"cpu": 64})
-    monkeypatch.setattr(calibration, "COPY_BYTES", {"cpu": 1 << 16})
-    found = calibration.measure("cpu", "float32")
-    assert found.gemm_flops_per_s > 0
-    assert found.copy_bytes_per_s > 0
-    assert found.launch_s > 0
-
-
-def test_calibrating_a_device_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert calibration.main(["tpu"]) == 2
-    assert "calibrate: got 'tpu', accepted: cpu" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_lack_of_memory_is_told_from_other_errors(error: Exception, memory: bool) -> None:
+    assert out_of_memory(error) is memory
