@@ -49,6 +49,13 @@ def calibrate(session: nox.Session) -> None:
 
 
 @nox.session
+def noise(session: nox.Session) -> None:
+    """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
+    install(session)
+    session.run("python", "-m", "fixtures.noise", *session.posargs)
+
+
+@nox.session
 def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")
