@@ -56,6 +56,13 @@ def noise(session: nox.Session) -> None:
 
 
 @nox.session
+def gate_study(session: nox.Session) -> None:
+    """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
+    install(session)
+    session.run("python", "-m", "fixtures.gate_study", *session.posargs)
+
+
+@nox.session
 def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")
