@@ -1,0 +1,72 @@
+"""Pairs of processes: who stands where, who goes first, and what a throttled round does."""
+
+from typing import Any, Self
+
+import pytest
+
+from fixtures import pairs
+from fixtures.pairs import ROUNDS, Side, mean_time_s, pairs_of, run_pair, until_enough
+from fixtures.processes import HERE, Round
+from tests.test_noise import JOB
+
+BASE = Side(build=HERE, job=JOB)
+
+
+class Stand:
+    """A stand-in for a worker: `started` numbers them, `asked` logs who was asked, times are given by number."""
+
+    started = 0
+    asked: list[int] = []  # noqa: RUF012 - reset by the fixture
+    throttled: set[int] = set()  # noqa: RUF012
+
+    def __init__(self, build: object, job: object) -> None:
+        Stand.started += 1
+        self.number = Stand.started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def greeting(self) -> dict[str, Any]:
+        return {"stages": {"decode[16]": {"restored": True, "run_s": 0.04}}}
+
+    def round(self, stage: str, *, runs: int) -> Round:
+        Stand.asked.append(self.number)
+        return Round(time_s=float(self.number), wall_s=None, throttled=len(Stand.asked) in Stand.throttled)
+
+
+@pytest.fixture(autouse=True)
+def stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    Stand.started, Stand.asked, Stand.throttled = 0, [], set()
+    monkeypatch.setattr(pairs, "WorkerProcess", Stand)
+
+
+@pytest.mark.parametrize("head_first", [False, True])
+def test_a_build_is_compared_with_itself_in_two_processes_that_take_turns(head_first: bool) -> None:
+    found = run_pair(BASE, BASE, ["decode[16]"], head_first=head_first)["decode[16]"]
+    assert Stand.started == 2
+    head = 1 if head_first else 2
+    assert set(found.head_s) == {float(head)}
+    assert set(found.base_s) == {float(3 - head)}
+    assert len(found.base_s) == ROUNDS
+    # A B B A
+    assert Stand.asked[:8] == [1, 2, 2, 1, 1, 2, 2, 1]
+
+
+def test_throttled_rounds_are_dropped_on_both_sides_and_counted() -> None:
+    Stand.throttled = {1, 6}
+    found = run_pair(BASE, BASE, ["decode[16]"], head_first=False)["decode[16]"]
+    assert (len(found.base_s), len(found.head_s), found.dropped) == (ROUNDS - 2, ROUNDS - 2, 2)
+
+
+def test_pairs_go_on_until_there_are_enough_and_alternate_who_starts() -> None:
+    seen: list[int] = []
+    *_, found = until_enough(BASE, BASE, ["decode[16]"], seen=lambda number, _: seen.append(number))
+    # processes are numbered on, so ratios differ from pair to pair and 48 are needed
+    assert len(found["decode[16]"]) == len(pairs_of(found["decode[16]"]).log_ratios) == seen[-1]
+    assert seen == list(range(1, len(seen) + 1))
+    first = found["decode[16]"][0]
+    assert mean_time_s([first], "head") == pytest.approx(2.0)
+    assert found["decode[16]"][1].head_s[0] == 3.0
