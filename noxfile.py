@@ -49,10 +49,24 @@ def calibrate(session: nox.Session) -> None:
 
 
 @nox.session
+def baseline(session: nox.Session) -> None:
+    """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
+    install(session)
+    session.run("python", "-m", "fixtures.baselines", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session)
     session.run("python", "-m", "fixtures.noise", *session.posargs)
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
+    install(session)
+    session.run("python", "-m", "fixtures.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session

@@ -33,13 +33,18 @@ def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
 def read(path: Path, *, schema: str) -> dict[str, Any]:
     """The JSON object in `path`, validated against `schemas/<schema>`; ValueError naming file and key otherwise."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        loaded = parsed(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); restore it with `git checkout -- {path}`") from error
     problems = violations(loaded, schema)
     if problems:
         raise ValueError(f"{path}: does not fit schemas/{schema}: " + "; ".join(problems))
     return dict(loaded)
+
+
+def parsed(text: str) -> Any:
+    """What JSON `text` holds. Raises ValueError when it is none, also for NaN and infinities."""
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
 def require_writable(folder: Path, *files: Path) -> None:
@@ -71,6 +76,10 @@ def write_at_once(path: Path, text: str) -> None:
         raise
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"got {name}, accepted: a finite number or null")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -80,10 +89,13 @@ def _umask() -> int:
 def violations(loaded: object, schema: str) -> list[str]:
     """What in `loaded` does not fit `schemas/<schema>`: `key: got value, reason`, at most five; empty when it fits."""
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
 
     validator = Draft202012Validator(json.loads((SCHEMAS / schema).read_text(encoding="utf-8")))
     found = sorted(validator.iter_errors(loaded), key=lambda error: error.json_path)
-    return [f"{error.json_path}: {_short(error.message)}" for error in found[:5]]
+    # of several accepted forms, such as an object or null, say what is wrong with the nearest
+    nearest = [best_match([error]) for error in found[:5]]
+    return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
 
 
 def _short(message: str, limit: int = 200) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
-from fixtures.options import DEFAULTS, REPEATABLE, RunOptions
+from fixtures.options import DEFAULTS, RunOptions
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +44,8 @@ def subject_on() -> Callable[..., object]:
 def options_of() -> Callable[..., RunOptions]:
     """Run options as the command line gives them: `options_of(device="cpu", seq_len=["64"])`, defaults for the rest."""
 
-    class Config:
-        def __init__(self, given: dict[str, object]) -> None:
-            self.given = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    def parsed(**given: object) -> RunOptions:
+        asked = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        return RunOptions.parsed({**DEFAULTS, **asked}.get)
 
-        def getoption(self, flag: str) -> object:
-            fallback = [] if flag in REPEATABLE else False if flag in ("--by-module", "--torch-profile") else None
-            return self.given.get(flag, DEFAULTS.get(flag, fallback))
-
-    return lambda **given: RunOptions.from_config(Config(given))
+    return parsed

@@ -10,37 +10,13 @@ import pytest
 from fixtures import noise
 from fixtures.calls import Calls
 from fixtures.counted import counted
-from fixtures.fingerprint import Fingerprint, measurement_version
-from fixtures.noise import Noise, StageNoise, lines, log_spread
+from fixtures.fingerprint import measurement_version
+from fixtures.medians import Noise, StageNoise, log_spread
+from fixtures.noise import lines
 from fixtures.points import TIMED_STAGES
 from fixtures.processes import HERE, WorkerError, WorkerProcess, runs_for
 from fixtures.worker import Job, Worker
-
-JOB = Job(
-    preset="tiny",
-    device="cpu",
-    attention="sdpa",
-    experts="grouped_mm",
-    batch_size=1,
-    decode_steps=2,
-    extra_tokens=0,
-    stages=("decode[16]",),
-)
-PLACE = Fingerprint(
-    device="cpu",
-    device_name="a CPU",
-    threads=2,
-    model_variant="tiny",
-    dtype="float32",
-    attention="sdpa",
-    experts="grouped_mm",
-    batch_size=1,
-    decode_steps=2,
-    python="3.11",
-    torch="2.13.0",
-    transformers="5.23.0",
-    driver=None,
-)
+from tests.samples import JOB, PLACE
 
 
 def test_a_study_of_two_processes_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +43,9 @@ def test_a_worker_times_rounds_of_one_unit() -> None:
             found = worker.round(name, runs=1)
             assert found.time_s > 0
             assert (found.wall_s, found.throttled) == (None, False)
+        amount = worker.count("decode[16]")
+        assert sum(work.flops for work in amount.blocks.values()) == amount.executed_flops > 0
+        assert sum(work.calls for work in amount.blocks.values()) == amount.operator_calls > 0
 
 
 def test_the_extra_tokens_of_a_job_are_real_work() -> None:
@@ -109,7 +88,14 @@ def test_a_worker_that_dies_is_named_with_its_last_words() -> None:
 
 def test_spread_is_that_of_logarithms() -> None:
     assert log_spread((1.0, math.e)) == pytest.approx(math.sqrt(0.5))
-    steady = StageNoise(measurement_version="0" * 8, first_s=(2.0, 8.0), medians_s=(1.0, 1.0))
+    steady = StageNoise(
+        measurement_version="0" * 8,
+        executed_flops=1,
+        operator_calls=1,
+        peak_bytes=1,
+        first_s=(2.0, 8.0),
+        medians_s=(1.0, 1.0),
+    )
     (_, _, row, *_) = lines(Noise(created="now", commit=None, dirty=None, fingerprint=PLACE, stages={"decode[16]": steady}))
     # cold: half the distance of the logarithms, times the square root of two
     assert row.split() == [

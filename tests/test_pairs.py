@@ -7,7 +7,7 @@ import pytest
 from fixtures import pairs
 from fixtures.pairs import ROUNDS, Side, mean_time_s, pairs_of, run_pair, until_enough
 from fixtures.processes import HERE, Round
-from tests.test_noise import JOB
+from tests.samples import JOB
 
 BASE = Side(build=HERE, job=JOB)
 

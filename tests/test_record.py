@@ -39,6 +39,7 @@ def built(subject_on: Callable, options_of: Callable) -> Callable[[list[PointRes
             results,
             subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"),
             timer=None,
+            gates=None,
             options=options_of(preset="tiny", device="meta"),
             run_id="20251121-093011-4242",
             arguments=["benchmarks", "--preset", "tiny"],

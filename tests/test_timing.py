@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from analytic.cost import Cost
 from analytic.model import DeepseekOCRModel
 from analytic.roofline import Ceilings
 from analytic.workload import MODES
@@ -21,19 +20,8 @@ from fixtures.pages import page_times
 from fixtures.physics import falling_decode, impossibilities
 from fixtures.timer import out_of_memory
 from fixtures.timing import DisturbedTimingError, Samples, TimedStage, measure, refuse_disturbance
+from tests.samples import COST
 
-COST = Cost(
-    executed_flops=8_000,
-    useful_flops=6_000,
-    counter_flops=8_000,
-    cuda_core_flops=0,
-    eager_bytes=900,
-    fused_bytes=600,
-    weight_bytes=500,
-    touched_weight_bytes=400,
-    activation_bytes=50,
-    kv_bytes=30,
-)
 KNOWN = Ceilings(flops_per_s=10_000, bytes_per_s=1_000)
 TIMED = TimedStage(
     stage="prefill",

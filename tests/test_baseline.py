@@ -1,0 +1,309 @@
+"""Stored baselines: the way through the file, every kind of damage, interruption, and the commands on them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analytic.execution import FULL_SIZE
+from fixtures import baselines
+from fixtures.baseline import Baseline, BaselineError, Exact, Provenance, find, path_of, read
+from fixtures.baselines import RefusedError, difference_lines, main, require_clean, show_lines
+from fixtures.exact import Block, ExactPoint
+from fixtures.medians import Noise, StageNoise
+from fixtures.points import Point
+from tests.samples import PLACE
+
+ROOT = Path(__file__).resolve().parent.parent
+TOTALS = dict.fromkeys(
+    (
+        "executed_flops", "counter_flops", "cuda_core_flops", "read_bytes", "written_bytes", "parameter_bytes", "kv_bytes",
+        "image_tokens", "useful_flops", "eager_bytes", "fused_bytes", "weight_bytes", "touched_weight_bytes",
+        "activation_bytes",
+    ),
+    1_000,
+)  # fmt: skip
+POINT = ExactPoint(totals=TOTALS, blocks={"lm_head": Block(modules=1, flops=1_000, bytes=10)}, operators={"matmul": 1_000})
+MADE = Provenance(
+    created="2025-11-21T09:30:11+00:00", commit="0" * 40, command=("nox", "-s", "baseline"), python="3.11", libraries={}
+)
+STORED = Baseline(
+    model_variant="tiny",
+    device="meta",
+    provenance=MADE,
+    exact=Exact(execution=FULL_SIZE, batch_size=1, decode_steps=16, points={"prefill[64]": POINT}),
+    timed=None,
+)
+TIMES = Noise(
+    created="2025-11-21T09:30:11+00:00",
+    commit="0" * 40,
+    dirty=False,
+    fingerprint=PLACE,
+    stages={
+        "decode[64]": StageNoise(
+            measurement_version="0" * 8,
+            executed_flops=10,
+            operator_calls=10,
+            peak_bytes=10,
+            first_s=(2.0,) * 8,
+            medians_s=(1.0,) * 8,
+        )
+    },
+)
+TIMED = replace(STORED, device="cpu", exact=None, timed=TIMES)
+
+
+@pytest.mark.parametrize("made", [STORED, TIMED], ids=["exact", "timed"])
+def test_a_baseline_survives_the_way_through_its_file(made: Baseline, tmp_path: Path) -> None:
+    path = made.write(tmp_path)
+    assert path == path_of(made.device, "tiny", tmp_path)
+    assert read(path) == find(made.device, "tiny", tmp_path) == made
+    assert find("cuda", "tiny", tmp_path) is None
+    assert [one.name for one in path.parent.iterdir()] == ["tiny.json"]
+
+
+def test_the_file_is_sorted_stable_and_reads_line_by_line() -> None:
+    other = replace(POINT, totals={**TOTALS, "executed_flops": 2_000})
+    two = {"prefill[64]": POINT, "decode[64]": other}
+    texts = [
+        replace(STORED, exact=replace(STORED.exact, points=points)).text() for points in (two, dict(reversed(two.items())))
+    ]
+    assert texts[0] == texts[1]
+    assert '"lm_head": [1, 1000, 10]' in texts[0]
+    moved = replace(STORED, exact=replace(STORED.exact, points={**two, "prefill[64]": other})).text()
+    changed = [line for line, was in zip(moved.splitlines(), texts[0].splitlines(), strict=True) if line != was]
+    assert [line.strip() for line in changed] == ['"executed_flops": 2000,']
+
+
+def damaged(text: str, kind: str) -> str:
+    loaded = json.loads(text)
+    if kind == "truncated":
+        return text[: len(text) // 2]
+    if kind == "newer schema":
+        return json.dumps(loaded | {"schema_version": "2.0"})
+    if kind == "another model":
+        return json.dumps(loaded | {"model_variant": "huge"})
+    if kind == "NaN":
+        return text.replace('"executed_flops": 1000', '"executed_flops": NaN')
+    if kind == "negative":
+        return text.replace('"executed_flops": 1000', '"executed_flops": -1')
+    if kind == "empty":
+        return ""
+    return "[]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "not valid JSON"),
+        ("newer schema", "schema_version: got '2.0', accepted: '1.0'"),
+        ("another model", "got a baseline of huge on meta, accepted: of tiny on meta"),
+        ("NaN", "not valid JSON (got NaN, accepted: a finite number"),
+        ("negative", "executed_flops: -1 is less than the minimum of 0"),
+        ("empty", "not valid JSON"),
+        ("list", "schema_version: got None"),
+    ],
+)
+def test_a_damaged_baseline_is_named_refused_and_left_alone(tmp_path: Path, kind: str, message: str) -> None:
+    path = STORED.write(tmp_path)
+    text = damaged(path.read_text(), kind)
+    path.write_text(text)
+    with pytest.raises(BaselineError) as error:
+        read(path)
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+    assert "nox -s baseline -- refresh" in str(error.value)
+    assert path.read_text() == text
+
+
+def test_times_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = TIMED.write(tmp_path)
+    path.write_text(path.read_text().replace('"medians_s": [1.0,', '"medians_s": [-1.0,'))
+    with pytest.raises(BaselineError, match="less than or equal to the minimum"):
+        read(path)
+
+
+def test_killed_in_the_middle_of_a_refresh_the_old_baseline_is_intact(tmp_path: Path) -> None:
+    path = STORED.write(tmp_path)
+    before = path.read_bytes()
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.test_baseline import STORED\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "STORED.write(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert find("meta", "tiny", tmp_path) == STORED
+
+
+def test_two_writers_and_a_reader_meet_no_torn_file(tmp_path: Path) -> None:
+    other = replace(STORED, exact=replace(STORED.exact, decode_steps=99))
+    path = STORED.write(tmp_path)
+    stop = threading.Event()
+
+    def writing(made: Baseline) -> None:
+        while not stop.is_set():
+            made.write(tmp_path)
+
+    writers = [threading.Thread(target=writing, args=(made,)) for made in (STORED, other)]
+    for writer in writers:
+        writer.start()
+    try:
+        seen = {read(path).exact.decode_steps for _ in range(200)}
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert seen <= {16, 99}
+    assert [one.name for one in path.parent.iterdir()] == ["tiny.json"]
+
+
+def test_a_difference_says_what_moved_and_why() -> None:
+    work = {**TOTALS, "executed_flops": 1_100, "kv_bytes": 2_000}
+    points = {
+        "prefill[64]": ExactPoint(totals=work, blocks={"lm_head": Block(modules=1, flops=1_100, bytes=10)}, operators={}),
+        "prefill[65]": POINT,
+    }
+    new = replace(STORED, exact=replace(STORED.exact, points=points))
+    assert difference_lines(STORED, STORED) == ["nothing moved"]
+    found = difference_lines(STORED, new)
+    assert found[:2] == ["+ prefill[65]: new", "prefill[64]: moved in work and memory"]
+    assert "    kv_bytes: 1,000 -> 2,000 (+100.00%)" in found
+    assert "    in lm_head: 1,000 -> 1,100 flops" in found
+    assert difference_lines(new, STORED)[0] == "- prefill[65]: gone"
+    assert difference_lines(None, STORED)[0] == "there was no baseline before"
+
+
+def test_times_that_moved_are_told_from_work_that_moved() -> None:
+    stage = replace(TIMES.stages["decode[64]"], medians_s=(1.1,) * 8, executed_flops=11)
+    new = replace(TIMED, timed=replace(TIMES, stages={"decode[64]": stage}))
+    assert difference_lines(TIMED, new) == [
+        "decode[64]: time 1,000.000 ms -> 1,100.000 ms (+10.0%); the work changed as well"
+    ]
+    elsewhere = replace(TIMED, timed=replace(TIMES, fingerprint=replace(PLACE, threads=8)))
+    assert difference_lines(TIMED, elsewhere)[0] == "not comparable with the old times: threads: 2 against 8"
+
+
+def test_a_baseline_is_shown() -> None:
+    shown = "\n".join(show_lines(STORED))
+    assert "tiny on meta, of commit 000000000000, 2025-11-21T09:30:11+00:00, by `nox -s baseline`" in shown
+    assert "prefill[64]" in shown
+    assert "decode[64]" in "\n".join(show_lines(TIMED))
+
+
+def run(folder: Path, command: str, *arguments: str) -> int:
+    return main([command, "--baseline-dir", str(folder), *arguments])
+
+
+def test_check_names_every_file_that_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "check") == 2  # nothing there
+    STORED.write(tmp_path)
+    assert run(tmp_path, "check") == 0
+    TIMED.write(tmp_path).write_text("{")
+    assert run(tmp_path, "check") == 1
+    printed = capsys.readouterr()
+    assert "meta/tiny.json: good" in printed.out
+    assert "cpu/tiny.json: not valid JSON" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "--preset", "tiny"], "there is no such baseline"),
+        (["show", "--device", "tpu"], "--device: got 'tpu', accepted: meta, cpu, cuda"),
+        (["show", "--preset", "huge"], "--preset: got 'huge'"),
+        (["diff", "no-such-ref"], "REF: got 'no-such-ref', accepted: a commit"),
+        (["refresh", "--noise", "x.json"], "--noise: got a file for device meta"),
+    ],
+)
+def test_a_command_that_can_not_be_done_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(baselines, "require_clean", lambda: None)
+    assert run(tmp_path, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, message in ((" M fixtures/bench.py", "the tree is dirty"), (None, "no git checkout")):
+        monkeypatch.setattr(baselines, "git", lambda *_, said=said: said)
+        with pytest.raises(RefusedError, match=message):
+            require_clean()
+    monkeypatch.setattr(baselines, "git", lambda *_: "")
+    require_clean()
+
+
+@pytest.fixture
+def two_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh measures two points of the tiny preset."""
+    from fixtures import points
+
+    small = [("prefill", Point(label="16", seq_len=16, page=None)), ("decode", Point(label="16", seq_len=16, page=None))]
+    monkeypatch.setattr(points, "benchmarks", lambda options: small)
+    monkeypatch.setattr(baselines, "require_clean", lambda: None)
+
+
+def test_refresh_measures_prints_and_replaces(tmp_path: Path, two_points: None, capsys: pytest.CaptureFixture[str]) -> None:
+    STORED.write(tmp_path)
+    assert run(tmp_path, "refresh", "--preset", "tiny") == 0
+    printed = capsys.readouterr()
+    assert "decode[16]" in printed.err
+    assert "- prefill[64]: gone" in printed.out
+    found = find("meta", "tiny", tmp_path)
+    assert list(found.exact.points) == ["decode[16]", "prefill[16]"]
+    assert found.provenance.command == (
+        *("nox", "-s", "baseline", "--", "refresh", "--baseline-dir", str(tmp_path)),
+        *("--preset", "tiny"),
+    )
+    text = path_of("meta", "tiny", tmp_path).read_text()
+    assert run(tmp_path, "refresh", "--preset", "tiny") == 0
+    assert "left as it is" in capsys.readouterr().out
+    assert path_of("meta", "tiny", tmp_path).read_text() == text
+
+
+def test_refresh_refuses_where_closed_form_and_measurement_disagree(
+    tmp_path: Path, two_points: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    STORED.write(tmp_path)
+    before = path_of("meta", "tiny", tmp_path).read_bytes()
+    from fixtures.result import PointResult
+
+    monkeypatch.setattr(PointResult, "passes", lambda self, accepted: False)
+    monkeypatch.setattr(PointResult, "explain", lambda self, accepted: "decode[16]: closed form 1, measured 2")
+    assert run(tmp_path, "refresh", "--preset", "tiny") == 2
+    assert "closed form and measurement disagree" in capsys.readouterr().err
+    assert path_of("meta", "tiny", tmp_path).read_bytes() == before
+
+
+def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
+    tmp_path: Path, two_points: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "noise.json"
+    path.write_text(json.dumps(TIMES.as_json()))
+    arguments = ["refresh", "--device", "cpu", "--noise", str(path)]
+    assert run(tmp_path, *arguments) == 2
+    assert "was not measured on this commit" in capsys.readouterr().err
+    monkeypatch.setattr(baselines, "git", lambda *_: "0" * 40)
+    assert run(tmp_path, *arguments) == 0
+    assert find("cpu", "tiny", tmp_path).timed == TIMES
+    assert run(tmp_path, *arguments, "--preset", "deepseek-ocr-v1-base") == 2
+    assert "got times of tiny on cpu, accepted: of deepseek-ocr-v1-base on cpu" in capsys.readouterr().err
+
+
+def test_the_stored_baseline_of_the_project_is_good_and_of_every_default_point(options_of: Callable) -> None:
+    from fixtures.points import benchmarks
+
+    stored = find("meta", "deepseek-ocr-v1-base")
+    asked = {f"{stage}[{point.label}]" for stage, point in benchmarks(options_of(device="meta"))}
+    assert set(stored.exact.points) == asked
+    assert os.path.getsize(path_of("meta", "deepseek-ocr-v1-base")) < 300_000

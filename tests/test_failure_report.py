@@ -1,0 +1,142 @@
+"""The threshold failure report: the verdict in words first, the worst benchmark first, commands last, and short."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.exact import Change
+from fixtures.failure_report import Context, explain, github_annotations, report, summary
+from fixtures.gates import Gates
+from fixtures.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+
+CONTEXT = Context(
+    command=["benchmarks", "--seq-len", "1024"],
+    accept="nox -s baseline -- refresh",
+    environment={"torch": ("2.12.0", "2.13.0")},
+)
+
+
+def change(quantity: str, expected: int, got: int, where: str = "") -> Change:
+    return Change(where=where, quantity=quantity, expected=expected, got=got)
+
+
+def more_work(benchmark: str, got: int = 1_100) -> Judgement:
+    return Judgement(
+        benchmark=benchmark,
+        outcome=Outcome.CHANGED,
+        reason="7 quantities changed",
+        exact=ExactEvidence(
+            totals=(
+                change("kv_bytes", 100, 300),
+                *(change(f"other_{number}_bytes", 100, 101) for number in range(5)),
+                change("executed_flops", 1_000, got),
+            ),
+            blocks=(
+                change("flops", 600, 680, "a.layers.*.attn"),
+                change("flops", 400, 420, "lm_head"),
+                change("bytes", 600, 680, "a.layers.*.attn"),
+                change("modules", 12, 13, "a.layers.*.attn"),
+            ),
+            operators=(change("matmul", 1_000, got),),
+        ),
+    )
+
+
+SLOWER = Judgement(
+    benchmark="decode[1024]",
+    outcome=Outcome.SLOWER,
+    reason="+7.0% against the baseline, noise ±2.0%",
+    timed=TimedEvidence(
+        expected_s=0.002,
+        got_s=0.00214,
+        log_ratio=0.0677,
+        reach=0.0198,
+        threshold=0.05,
+        flops_log_ratio=0.0,
+        calls=(10, 10),
+        peak_bytes=(5, 5),
+    ),
+)
+EQUAL = Judgement(benchmark="vision[tiny]", outcome=Outcome.EQUAL, reason="equal to the baseline")
+NEW = Judgement(benchmark="vision[new]", outcome=Outcome.NEW, reason="not in tiny.json")
+
+
+def test_the_report_begins_with_the_verdict_in_words_and_ends_with_what_to_do() -> None:
+    text = report([EQUAL, SLOWER, more_work("prefill[64]")], CONTEXT, require_baseline=False)
+    lines = text.splitlines()
+    assert lines[0] == (
+        "**2 of 3 benchmarks are not what was accepted: prefill[64] more work (executed_flops +10.00%); "
+        "decode[1024] slower by 7.0%.**"
+    )
+    assert lines[-2:] == [
+        "Reproduce the worst: `pytest benchmarks --seq-len 1024 -k 'prefill[64]'`",
+        "Accept, if it is meant: `nox -s baseline -- refresh`, and commit the diff of `baselines/`.",
+    ]
+    assert "Changed in the environment since the baseline: torch 2.12.0 -> 2.13.0." in lines
+    assert len(lines) < 30
+
+
+def test_a_changed_benchmark_names_quantities_work_first_and_what_moved_most() -> None:
+    lines = explain(more_work("prefill[64]")).splitlines()
+    assert lines[0] == "- `prefill[64]` changed: more work (executed_flops +10.00%); exact, so any difference fails"
+    assert lines[1] == "    - executed_flops: 1,000 -> 1,100 (+10.00%)"
+    assert lines[2] == "    - kv_bytes: 100 -> 300 (+200.00%)"
+    assert "    - and 2 more quantities" in lines
+    assert lines[-2] == "    - moved most: a.layers.*.attn +13.33% FLOPs (13 modules where 12 were); lm_head +5.00% FLOPs"
+    assert lines[-1] == "    - operators: matmul +10.00% FLOPs"
+
+
+def test_one_unit_is_shown_as_one_unit() -> None:
+    totals = (change("executed_flops", 1_000_000_000, 1_000_000_001),)
+    only = Judgement(
+        benchmark="decode[64]",
+        outcome=Outcome.CHANGED,
+        reason="1 quantities changed",
+        exact=ExactEvidence(totals=totals, blocks=(), operators=()),
+    )
+    assert "1,000,000,000 -> 1,000,000,001 (+1)" in explain(only)
+
+
+def test_many_failures_stay_short() -> None:
+    judged = [more_work(f"prefill[{number}]", got=1_000 + number) for number in range(1, 60)]
+    text = report(judged, CONTEXT, require_baseline=False)
+    assert text.startswith("**59 of 59 benchmarks are not what was accepted: ")
+    assert "- and 54 more: " in text
+    assert len(text) < 6_000
+    assert text.index("`prefill[59]`") < text.index("`prefill[58]`")
+
+
+def test_nothing_fails_no_report() -> None:
+    assert report([EQUAL, NEW], CONTEXT, require_baseline=False) == ""
+    assert summary([EQUAL, NEW], require_baseline=False) == "baseline: passed: 1 equal, 1 new"
+    assert summary([EQUAL, NEW], require_baseline=True) == "baseline: FAILED: 1 equal, 1 new"
+    assert "vision[new] without a baseline" in report([EQUAL, NEW], CONTEXT, require_baseline=True)
+
+
+def test_a_part_of_vision_is_reproduced_by_its_test() -> None:
+    sam = Judgement(benchmark="sam[tiny]", outcome=Outcome.SLOWER, reason="", timed=SLOWER.timed)
+    assert "-k 'part[tiny-sam]'" in report([sam], CONTEXT, require_baseline=False)
+
+
+def test_annotations_can_not_break_out_of_their_line() -> None:
+    evil = Judgement(benchmark="a::b\n::error::", outcome=Outcome.MISSING, reason="50% gone\r\n::set-output name=x::y")
+    (line,) = github_annotations([evil, EQUAL], require_baseline=False)
+    assert "\n" not in line
+    assert line.startswith("::error title=a%3A%3Ab%0A%3A%3Aerror%3A%3A::")
+    assert "::set-output" not in line
+
+
+def test_the_jobs_summary_is_written_where_one_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options_of: Callable
+) -> None:
+    target = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(target))
+    gates = Gates(options_of(preset="tiny", device="meta", baseline_dir=str(tmp_path)), ["benchmarks"])
+    gates._exact.judged += [EQUAL, more_work("prefill[64]")]
+    (line,) = gates.github_lines()
+    assert line.startswith("::error title=prefill[64]::changed%3A more work")
+    assert target.read_text().startswith("baseline: FAILED: 1 equal, 1 changed\n\n**1 of 2 benchmarks")
+    assert "nox -s baseline -- refresh --preset tiny" in target.read_text()
+    written = gates.write_report(tmp_path)
+    assert written.read_text() == target.read_text()
