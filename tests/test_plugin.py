@@ -122,6 +122,9 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
         (["--context-len-fixed", "9"], "context_len_fixed: got 9 with context_len_mode 'auto'"),
         (["--warmup-synthetic", "maybe"], "--warmup-synthetic: got 'maybe', accepted: on, off"),
         (["--warmup-rounds", "-1"], "--warmup-rounds: got -1, accepted: a whole number of at least 0"),
+        (["--baseline-dir", "nowhere"], "--baseline-dir: got nowhere, accepted: a folder; it does not exist"),
+        (["--time-threshold", "0"], "--time-threshold: got '0', accepted: a number above 0, in percent"),
+        (["--report-format", "pdf"], "--report-format: got 'pdf', accepted: text, github"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
     ],
 )
