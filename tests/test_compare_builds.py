@@ -1,0 +1,204 @@
+"""Base against head from the command line: verdicts, what explains them, interruption, and worktrees of other commits."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from fixtures import builds, compare_builds
+from fixtures.builds import BuildError, build_of, dependencies
+from fixtures.compare_builds import main, parsed
+from fixtures.counted import Work
+from fixtures.pairs import Pair
+from fixtures.pairwise import Verdict
+from fixtures.processes import HERE, Amount, Build, WorkerError
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYER = "model.language_model.layers.*.self_attn"
+
+
+def amount(flops: int, calls: int) -> Amount:
+    blocks = {LAYER: Work(flops=flops - 10, bytes=5, calls=calls - 1), "lm_head": Work(flops=10, bytes=5, calls=1)}
+    return Amount(executed_flops=flops, operator_calls=calls, peak_bytes=100, blocks=blocks)
+
+
+class Stand:
+    """A stand-in for a worker: the head does 5% more work in one module."""
+
+    def __init__(self, build: Build, job: Any) -> None:
+        self.head = build is HERE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def greeting(self) -> dict[str, Any]:
+        return {}
+
+    def count(self, stage: str) -> Amount:
+        return amount(1_050, 21) if self.head else amount(1_000, 20)
+
+
+@pytest.fixture
+def ratios(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the phases of a comparison find these log ratios, eight pairs each; an exception is raised instead."""
+
+    @contextmanager
+    def build_here(ref: str, *, progress: Callable[[str], None]) -> Iterator[Build]:
+        yield Build(label=ref, root=ROOT, python=Path(sys.executable))
+
+    def setting(*phases: float | Exception | type[BaseException]) -> None:
+        left = iter(phases)
+
+        def until_enough(base: Any, head: Any, stages: Sequence[str], *, seen: Any) -> Iterator[dict[str, list[Pair]]]:
+            ratio = next(left)
+            pair = Pair(base_s=(1.0,), head_s=(math.exp(ratio if isinstance(ratio, float) else 0.0),), dropped=1)
+            found = {stage: [pair] * (8 if isinstance(ratio, float) else 3) for stage in stages}
+            seen(len(next(iter(found.values()))), found)
+            yield found
+            if not isinstance(ratio, float):
+                raise ratio
+
+        monkeypatch.setattr(compare_builds, "until_enough", until_enough)
+        monkeypatch.setattr(compare_builds, "build_of", build_here)
+        monkeypatch.setattr(compare_builds, "WorkerProcess", Stand)
+
+    return setting
+
+
+ONE = ["main", "--stage", "decode[1024]"]
+
+
+def test_nothing_slower_passes(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(0.001)
+    assert main(ONE) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("nothing is slower\nbase main, head ")
+    assert "decode[1024]" in printed.out
+    assert "pair 8: decode[1024] +0.1% ± 0.0%" in printed.err
+
+
+def test_slower_is_confirmed_and_explained(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(math.log(1.07), math.log(1.07))
+    assert main(ONE) == 1
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0] == "SLOWER: decode[1024]"
+    assert "+7.0% of time is +5.0% more work and +1.9% lower efficiency" in printed.out
+    assert "operators launched 20 -> 21" in printed.out
+    assert f"    {LAYER}: 990 -> 1,040 FLOPs, 19 -> 20 operators" in lines
+    assert "again, pair 8" in printed.err
+
+
+def test_slower_that_is_not_confirmed_passes(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(math.log(1.07), 0.0)
+    assert main(ONE) == 0
+    assert capsys.readouterr().out.startswith("nothing is slower")
+
+
+def test_an_interruption_prints_what_was_learnt(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(KeyboardInterrupt)
+    assert main(ONE) == 2
+    out = capsys.readouterr().out
+    assert out.startswith("stopped: not all pairs were made")
+    assert "decode[1024]" in out
+
+
+def test_a_worker_that_dies_is_no_verdict(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(WorkerError("main: the worker ended with code 1: ImportError"))
+    assert main(ONE) == 2
+    assert "compare: main: the worker ended with code 1: ImportError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-ref"], "BASE_REF: got 'no-such-ref', accepted: a commit, branch or tag"),
+        (["main", "--threshold", "0"], "--threshold: got 0.0, accepted: percent above 0"),
+        (["main", "--device", "meta"], "--device: got 'meta', accepted: cpu, cuda"),
+        (["main", "--preset", "huge"], "--preset: got 'huge'"),
+    ],
+)
+def test_what_can_not_be_compared_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_line_becomes_a_job() -> None:
+    ref, threshold, job = parsed(["main", "--threshold", "2.5", "--stage", "prefill[64]", "--stage", "prefill[64]"])
+    assert (ref, threshold, job.stages) == ("main", 0.025, ("prefill[64]",))
+    assert parsed(["main"])[2].stages == compare_builds.STAGES
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of two commits: the first has no worker, the second has one and asks for another library."""
+    root = tmp_path / "checkout"
+    (root / "fixtures").mkdir(parents=True)
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments)
+        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet", "--initial-branch=main")
+    for number, wanted in enumerate(("numpy", "pandas")):
+        (root / "pyproject.toml").write_text(f'[project]\nname = "x"\ndependencies = ["torch", "{wanted}"]\n')
+        if number:
+            (root / "fixtures" / "worker.py").write_text("")
+        git("add", "-A")
+        git("commit", "--quiet", "-m", str(number))
+    monkeypatch.setattr(builds.stored, "ROOT", root)
+    return root
+
+
+def test_a_build_is_a_worktree_that_is_gone_afterwards(repository: Path) -> None:
+    with build_of("main", progress=print) as build:
+        assert (build.root / "fixtures" / "worker.py").exists()
+        assert build.root != repository
+        assert build.python == Path(sys.executable)  # the same dependencies
+        assert build.label.startswith("main (")
+    assert not build.root.exists()
+    listed = subprocess.run(["git", "worktree", "list"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    assert len(listed.splitlines()) == 1
+
+
+def test_a_commit_without_a_worker_is_refused(repository: Path) -> None:
+    with (
+        pytest.raises(BuildError, match=r"accepted: a commit that has fixtures/worker\.py"),
+        build_of("main~1", progress=print),
+    ):
+        pass
+
+
+def test_other_dependencies_get_an_environment_of_their_own(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dependencies(repository) == ("pandas", "torch")
+    asked: list[Path] = []
+
+    def installed(venv: Path, root: Path) -> Path:
+        asked.append(root)
+        return venv / "bin" / "python"
+
+    monkeypatch.setattr(builds, "_installed", installed)
+    (repository / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["torch"]\n')
+    said: list[str] = []
+    with build_of("main", progress=said.append) as build:
+        assert asked == [build.root]
+        assert build.python.name == "python"
+        assert build.python != Path(sys.executable)
+    assert said == ["main has other dependencies: installing them"]
+
+
+def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ratios(-0.1)
+    assert main(["main"]) == 0
+    out = capsys.readouterr().out
+    for stage in compare_builds.STAGES:
+        assert stage in out
+    assert out.count(str(Verdict.FASTER)) == len(compare_builds.STAGES)
