@@ -7,7 +7,8 @@ import pytest
 
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
-from fixtures.options import DEFAULTS, RunOptions
+from fixtures.command_line import DEFAULTS
+from fixtures.options import RunOptions
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """Pairs of processes: who stands where, who goes first, and what a throttled round does."""
 
+import math
 from typing import Any, Self
 
 import pytest
 
 from fixtures import pairs
-from fixtures.pairs import ROUNDS, Side, mean_time_s, pairs_of, run_pair, until_enough
-from fixtures.processes import HERE, Round
+from fixtures.pairs import ROUNDS, Side, mean_time_s, mean_wall_ratio, pairs_of, run_pair, until_enough
+from fixtures.processes import HERE, Round, WorkerError
 from tests.samples import JOB
 
 BASE = Side(build=HERE, job=JOB)
@@ -18,6 +19,7 @@ class Stand:
     started = 0
     asked: list[int] = []  # noqa: RUF012 - reset by the fixture
     throttled: set[int] = set()  # noqa: RUF012
+    uuids: dict[int, str] = {}  # noqa: RUF012
 
     def __init__(self, build: object, job: object) -> None:
         Stand.started += 1
@@ -30,16 +32,17 @@ class Stand:
         pass
 
     def greeting(self) -> dict[str, Any]:
-        return {"stages": {"decode[16]": {"restored": True, "run_s": 0.04}}}
+        return {"device_uuid": Stand.uuids.get(self.number), "stages": {"decode[16]": {"restored": True, "run_s": 0.04}}}
 
     def round(self, stage: str, *, runs: int) -> Round:
         Stand.asked.append(self.number)
-        return Round(time_s=float(self.number), wall_s=None, throttled=len(Stand.asked) in Stand.throttled)
+        wall_s = 2.0 * self.number if Stand.uuids else None
+        return Round(time_s=float(self.number), wall_s=wall_s, throttled=len(Stand.asked) in Stand.throttled)
 
 
 @pytest.fixture(autouse=True)
 def stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    Stand.started, Stand.asked, Stand.throttled = 0, [], set()
+    Stand.started, Stand.asked, Stand.throttled, Stand.uuids = 0, [], set(), {}
     monkeypatch.setattr(pairs, "WorkerProcess", Stand)
 
 
@@ -70,3 +73,16 @@ def test_pairs_go_on_until_there_are_enough_and_alternate_who_starts() -> None:
     first = found["decode[16]"][0]
     assert mean_time_s([first], "head") == pytest.approx(2.0)
     assert found["decode[16]"][1].head_s[0] == 3.0
+
+
+def test_on_a_gpu_both_run_on_one_device_and_the_wall_clock_is_kept_beside_the_devices() -> None:
+    Stand.uuids = {1: "GPU-a", 2: "GPU-a"}
+    found = run_pair(BASE, BASE, ["decode[16]"], head_first=False)["decode[16]"]
+    assert found.wall_sample == pytest.approx(math.log(2))  # the second process takes twice as long as the first
+    assert mean_wall_ratio([found, found]) == pytest.approx(math.log(2))
+    Stand.started, Stand.uuids = 0, {1: "GPU-a", 2: "GPU-b"}
+    with pytest.raises(WorkerError, match="base and head run on two GPUs"):
+        run_pair(BASE, BASE, ["decode[16]"], head_first=False)
+    Stand.started, Stand.uuids = 0, {}
+    on_cpu = run_pair(BASE, BASE, ["decode[16]"], head_first=False)["decode[16]"]
+    assert mean_wall_ratio([on_cpu]) is None
