@@ -44,6 +44,7 @@ class Stand:
 def stand(monkeypatch: pytest.MonkeyPatch) -> None:
     Stand.started, Stand.asked, Stand.throttled, Stand.uuids = 0, [], set(), {}
     monkeypatch.setattr(pairs, "WorkerProcess", Stand)
+    monkeypatch.setattr(pairs, "PAUSE_S", 0.0)
 
 
 @pytest.mark.parametrize("head_first", [False, True])

@@ -110,10 +110,12 @@ def test_a_possible_timing_passes() -> None:
 
 
 def test_a_halved_time_is_impossible() -> None:
-    fast = taking(TIMED, *(sample / 4 for sample in TIMED.samples.samples_s))
-    found = "\n".join(impossibilities(fast))
-    assert "prefill[8]: MFU of 1.60 against the measured ceiling" in found
-    assert "under the floor of 800.000 ms" in found
+    # 8000 FLOPs at 6000 FLOP/s take 1.333 s at least: 2 s can be, 1 s can not
+    possible = replace(TIMED, measured=Ceilings(flops_per_s=6_000, bytes_per_s=1_000))
+    assert impossibilities(possible) == []
+    found = "\n".join(impossibilities(taking(possible, *(sample / 2 for sample in TIMED.samples.samples_s))))
+    assert "prefill[8]: MFU of 1.33 against the measured ceiling" in found
+    assert "under the floor of 1333.333 ms" in found
 
 
 def test_a_peak_too_low_is_impossible() -> None:
@@ -121,6 +123,23 @@ def test_a_peak_too_low_is_impossible() -> None:
     assert any("the peak is not this device's" in sentence for sentence in impossibilities(low))
     slow = replace(TIMED, measured=Ceilings(flops_per_s=None, bytes_per_s=200))
     assert any("MBU of 1.50" in sentence for sentence in impossibilities(slow))
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (1.25, None),  # calibration reaches 80% of the datasheet
+        (
+            2.5,
+            "40% of the datasheet's 2.5e+04: the peak is a sparse or another device's",
+        ),  # a sparse figure, twice the dense
+        (0.8, "the datasheet says 8e+03: the peak is not this device's"),
+    ],
+)
+def test_a_doubled_peak_and_one_that_was_exceeded_are_impossible(factor: float, message: str | None) -> None:
+    sheet = Ceilings(flops_per_s=10_000 * factor, bytes_per_s=1_250)
+    found = impossibilities(replace(TIMED, datasheet=sheet))
+    assert (found == []) if message is None else any(message in sentence for sentence in found)
 
 
 def test_a_longer_context_for_mfu_is_not_mistaken_for_impossible_work() -> None:
