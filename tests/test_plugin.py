@@ -190,7 +190,9 @@ def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
 def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
     arguments = ("--preset", "tiny", "--profile", "dsocr-base-v1", "--device", "cpu", "--decode-steps", "2")
     only = ("-k", "end_to_end or first_token or prefill or decode or vision and not part")
-    done = run(*arguments, *only, "--torch-profile", "--warmup-synthetic", "off", "--output-dir", str(tmp_path))
+    done = run(
+        *arguments, *only, "--torch-profile", "--analytic-hooks", "--warmup-synthetic", "off", "--output-dir", str(tmp_path)
+    )
     assert done.returncode == 0, done.stdout
     (path,) = tmp_path.rglob("record.json")
     (page,) = json.loads(path.read_text())["pages"]
@@ -206,6 +208,9 @@ def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
     ]
     trace = json.loads((path.parent / "profile" / f"end_to_end-{label}.trace.json").read_text())
     assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
+    steps = json.loads((path.parent / "shadow" / label / "decoder_steps.json").read_text())["steps"]
+    # the tiny preset's four layers and the head, in a prefill and two decoded tokens
+    assert len(steps) == 3 * (4 + 1)
 
 
 def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: Path) -> None:

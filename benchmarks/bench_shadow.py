@@ -1,0 +1,78 @@
+"""What the shadow model's hooks cost: decode steps with and without them, in turns, in one run.
+
+speed_of_a_decode_step_with_a_shadow[12-layers]  full depth, wide enough for 10 ms a step on a CPU
+speed_of_a_decode_step_with_a_shadow[tiny]       the tiny preset, whose steps are shorter than any that is served
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analytic.spec import ModelSpec
+
+BUDGET = 0.10
+PAIRS = 60
+WITHIN_S = 30.0
+pytestmark = pytest.mark.speed
+
+
+def spec_of(name: str) -> ModelSpec:
+    from analytic.spec import ModelSpec
+
+    tiny = ModelSpec.from_preset("tiny")
+    if name == "tiny":
+        return tiny
+    text = replace(
+        tiny.text, num_layers=12, hidden_size=1280, num_heads=10, num_kv_heads=10, intermediate_size=3424,
+        moe_intermediate_size=448,
+    )  # fmt: skip
+    return replace(tiny, model_variant=name, text=text)
+
+
+@pytest.mark.parametrize("name", ["12-layers", "tiny"])
+def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], None], name: str) -> None:
+    import torch
+
+    from analytic.execution import Execution
+    from fixtures.model import build
+    from fixtures.shadow import shadow
+
+    run = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
+    model = build(spec_of(name), run)
+    ids = torch.full((1, 256), 3)
+    with torch.no_grad():
+        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+
+    def step() -> float:
+        begin = time.perf_counter()
+        model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        taken = time.perf_counter() - begin
+        cache.crop(256 - cache.get_seq_length())
+        return taken
+
+    def pairs() -> tuple[list[float], list[float]]:
+        plain: list[float] = []
+        shadowed: list[float] = []
+        with torch.no_grad():
+            for number in range(PAIRS + 5):
+                order = ((plain, nullcontext()), (shadowed, shadow(model)))
+                for times, context in order if number % 2 else reversed(order):
+                    with context:
+                        times.append(step())
+        return plain[5:], shadowed[5:]  # the first ones warm up
+
+    begin = time.perf_counter()
+    plain, shadowed = benchmark.pedantic(pairs, rounds=1)
+    overhead = statistics.median(after / before for before, after in zip(plain, shadowed, strict=True)) - 1
+    note(f"shadow, {name}: {overhead:+.2%} on a decode step of {statistics.median(plain) * 1e3:.2f} ms")
+    assert overhead <= BUDGET
+    assert time.perf_counter() - begin <= WITHIN_S
