@@ -30,7 +30,9 @@ TOTALS = dict.fromkeys(
     ),
     1_000,
 )  # fmt: skip
-POINT = ExactPoint(totals=TOTALS, blocks={"lm_head": Block(modules=1, flops=1_000, bytes=10)}, operators={"matmul": 1_000})
+POINT = ExactPoint(
+    totals=TOTALS, blocks={"lm_head": Block(modules=1, flops=1_000, bytes=2_000)}, operators={"matmul": 1_000}
+)
 MADE = Provenance(
     created="2025-11-21T09:30:11+00:00", commit="0" * 40, command=("nox", "-s", "baseline"), python="3.11", libraries={}
 )
@@ -76,7 +78,7 @@ def test_the_file_is_sorted_stable_and_reads_line_by_line() -> None:
         replace(STORED, exact=replace(STORED.exact, points=points)).text() for points in (two, dict(reversed(two.items())))
     ]
     assert texts[0] == texts[1]
-    assert '"lm_head": [1, 1000, 10]' in texts[0]
+    assert '"lm_head": [1, 1000, 2000]' in texts[0]
     moved = replace(STORED, exact=replace(STORED.exact, points={**two, "prefill[64]": other})).text()
     changed = [line for line, was in zip(moved.splitlines(), texts[0].splitlines(), strict=True) if line != was]
     assert [line.strip() for line in changed] == ['"executed_flops": 2000,']
@@ -94,6 +96,8 @@ def damaged(text: str, kind: str) -> str:
         return text.replace('"executed_flops": 1000', '"executed_flops": NaN')
     if kind == "negative":
         return text.replace('"executed_flops": 1000', '"executed_flops": -1')
+    if kind == "edited":
+        return text.replace('"executed_flops": 1000', '"executed_flops": 1001')
     if kind == "empty":
         return ""
     return "[]"
@@ -107,6 +111,7 @@ def damaged(text: str, kind: str) -> str:
         ("another model", "got a baseline of huge on meta, accepted: of tiny on meta"),
         ("NaN", "not valid JSON (got NaN, accepted: a finite number"),
         ("negative", "executed_flops: -1 is less than the minimum of 0"),
+        ("edited", "prefill[64] contradicts itself, as if it was edited by hand: executed_flops 1,001, its parts 1,000"),
         ("empty", "not valid JSON"),
         ("list", "schema_version: got None"),
     ],
@@ -171,7 +176,9 @@ def test_two_writers_and_a_reader_meet_no_torn_file(tmp_path: Path) -> None:
 def test_a_difference_says_what_moved_and_why() -> None:
     work = {**TOTALS, "executed_flops": 1_100, "kv_bytes": 2_000}
     points = {
-        "prefill[64]": ExactPoint(totals=work, blocks={"lm_head": Block(modules=1, flops=1_100, bytes=10)}, operators={}),
+        "prefill[64]": ExactPoint(
+            totals=work, blocks={"lm_head": Block(modules=1, flops=1_100, bytes=2_000)}, operators={}
+        ),
         "prefill[65]": POINT,
     }
     new = replace(STORED, exact=replace(STORED.exact, points=points))
