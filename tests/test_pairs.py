@@ -1,7 +1,7 @@
 """Pairs of processes: who stands where, who goes first, and what a throttled round does."""
 
 import math
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 
@@ -17,9 +17,9 @@ class Stand:
     """A stand-in for a worker: `started` numbers them, `asked` logs who was asked, times are given by number."""
 
     started = 0
-    asked: list[int] = []  # noqa: RUF012 - reset by the fixture
-    throttled: set[int] = set()  # noqa: RUF012
-    uuids: dict[int, str] = {}  # noqa: RUF012
+    asked: ClassVar[list[int]] = []
+    throttled: ClassVar[set[int]] = set()
+    uuids: ClassVar[dict[int, str]] = {}
 
     def __init__(self, build: object, job: object) -> None:
         Stand.started += 1

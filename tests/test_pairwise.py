@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_live_comparison_tries_slower_again_on_fresh_pairs(monkeypatch: pytest
     said: list[str] = []
     phases = iter([[FIVE] * 8, [0.0] * 8])
 
-    def until_enough(base, head, stages, *, seen):  # noqa: ANN001, ANN202 - stands in for the real one
+    def until_enough(base: object, head: object, stages: list[str], *, seen: Callable) -> Iterator[dict[str, list[Pair]]]:
         found = {gate_study.STAGE: [Pair(base_s=(1.0,), head_s=(math.exp(x),), dropped=0) for x in next(phases)]}
         seen(8, found)
         yield found

@@ -66,8 +66,8 @@ def test_an_image_to_64_tokens_is_what_the_ledger_and_the_stateful_model_say(sub
     assert report.decoded_tokens == 63
     assert report.flops_per_decoded_token == decode / 63
     # bytes of the hooked modules; the closed form leaves out experts that no token is expected to reach
-    resident = sum(report.bytes_by_stage.values())
-    assert resident < moved
+    touched = sum(report.bytes_by_stage.values())
+    assert touched < moved
 
 
 def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: Subject) -> None:
