@@ -70,6 +70,7 @@ def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], N
                 order = ((plain, nullcontext()), (shadowed, shadow(model)))
                 for times, context in order if number % 2 else reversed(order):
                     with context:
+                        step()  # the first after attaching is slow whatever is attached: threads slept, caches are cold
                         times.append(step())
         return plain[WARMUPS:], shadowed[WARMUPS:]
 

@@ -1,7 +1,6 @@
 """The shadow of a real run: equal to the ledger and the stateful model, and gone afterwards whatever happened."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,16 @@ from analytic.workload import MODES, CropGrid, TokenLayout, gundam
 from fixtures.annotation import analytic_stage
 from fixtures.inputs import page_inputs, token_ids
 from fixtures.ledger import Ledger
-from fixtures.shadow import LAYERS, VISION, ShadowError, execution_of, shadow
+from fixtures.shadow import (
+    LAYERS,
+    VISION,
+    ShadowError,
+    execution_of,
+    get_analytic_run_stats,
+    reset_analytic_run_stats,
+    shadow,
+    write_analytic_run_stats,
+)
 from fixtures.shadow_stats import AnalyticRunStats
 from fixtures.stages import Subject, cache_bytes
 
@@ -173,7 +181,7 @@ def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: Subject,
         assert hooks(subject.model) == before
     finally:
         handle.remove()
-    assert len(kept[0].layer_calls) == subject.spec.text.num_layers
+    assert [len(one.layers) for one in kept[0].forwards] == [subject.spec.text.num_layers]
     assert kept[0].head_calls == []
     with shadow(subject.model):  # and it can be done again
         forward(subject)
@@ -183,7 +191,7 @@ def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: Subject,
 def test_an_error_in_a_hook_leaves_no_hooks(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     from fixtures import shadow as module
 
-    def broken(cache: Any, index: int) -> int:
+    def broken(cache: Any) -> int:
         raise ShadowError("past_key_values: got StaticLayer")
 
     monkeypatch.setattr(module, "_cached", broken)
@@ -199,7 +207,7 @@ def test_a_second_shadow_is_refused_and_the_first_goes_on(subject: Subject) -> N
         with pytest.raises(ShadowError, match="has a shadow already"):
             second.__enter__()
         forward(subject)
-    assert Counter(call.layer for call in stats.layer_calls) == Counter(range(subject.spec.text.num_layers))
+    assert [one.layers for one in stats.forwards] == [list(range(subject.spec.text.num_layers))]
     assert hooks(subject.model) == 0
 
 
@@ -232,3 +240,23 @@ def test_the_execution_is_read_from_the_model(subject_on: Callable) -> None:
     for device, attention, experts in (("cpu", "eager", "batched_mm"), ("meta", "sdpa", "grouped_mm")):
         subject = subject_on(device, attention, experts, "tiny")
         assert execution_of(subject.model) == subject.run
+
+
+def test_the_stats_of_the_last_shadow_are_at_hand_without_its_variable(subject: Subject, tmp_path: Path) -> None:
+    with shadow(subject.model) as stats:
+        forward(subject)
+        assert get_analytic_run_stats() is stats
+    assert get_analytic_run_stats() is stats
+    decoder, _ = write_analytic_run_stats(tmp_path)
+    assert len(json.loads(decoder.read_text())["steps"]) == subject.spec.text.num_layers + 1
+    reset_analytic_run_stats()
+    assert stats.report().flops == 0
+
+
+def test_without_a_shadow_so_far_there_are_no_stats(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures import shadow as module
+
+    monkeypatch.setattr(module, "_latest", [])
+    reset_analytic_run_stats()
+    with pytest.raises(ShadowError, match="no shadow so far"):
+        get_analytic_run_stats()
