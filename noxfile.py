@@ -56,6 +56,13 @@ def baseline(session: nox.Session) -> None:
 
 
 @nox.session
+def report(session: nox.Session) -> None:
+    """Pages from records: -- RUN_DIR, -- RUN_A RUN_B side by side, or a folder of runs for its index."""
+    install(session)
+    session.run("python", "-m", "fixtures.report", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session)

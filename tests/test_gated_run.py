@@ -33,8 +33,11 @@ def test_a_run_is_held_to_the_stored_baseline_by_default(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
     assert "baseline: passed: 2 equal" in done.stdout
     (path,) = tmp_path.rglob("record.json")
-    assert [one["outcome"] for one in json.loads(path.read_text())["gate"]] == ["equal", "equal"]
-    assert (path.parent / "report.md").read_text() == "baseline: passed: 2 equal\n"
+    assert [one["outcome"] for one in json.loads(path.read_text())["gate"]["judged"]] == ["equal", "equal"]
+    assert "**Passed: 2 of 2 points agree with the closed form." in (path.parent / "report.md").read_text()
+    assert "<title>dsocr-bench" in (path.parent / "report.html").read_text()
+    assert (tmp_path / "latest" / "record.json").samefile(path)
+    assert f'href="{path.parent.name}/report.html"' in (tmp_path / "index.html").read_text()
 
 
 def test_a_broken_baseline_is_one_failure_a_benchmark_and_a_report(tmp_path: Path, baselines: Path) -> None:
@@ -101,7 +104,7 @@ def test_pytest_benchmarks_own_file_names_the_record(tmp_path: Path) -> None:
     done = run(*arguments, "--output-dir", str(tmp_path / "out"), f"--benchmark-json={own}")
     assert done.returncode == 0, done.stdout
     found = json.loads(own.read_text())
-    (folder,) = (tmp_path / "out").iterdir()
+    folder = (tmp_path / "out" / "latest").resolve()
     assert found["dsocr_bench"] == {"version": 1, "run_id": folder.name}
     block = found["benchmarks"][0]["extra_info"]["dsocr_bench"]
     assert (block["version"], block["stage"], block["point"]) == (1, "prefill", "64")

@@ -39,7 +39,7 @@ def built(subject_on: Callable, options_of: Callable) -> Callable[[list[PointRes
             results,
             subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"),
             timer=None,
-            gates=None,
+            verdict=None,
             options=options_of(preset="tiny", device="meta"),
             run_id="20251121-093011-4242",
             arguments=["benchmarks", "--preset", "tiny"],
@@ -106,7 +106,7 @@ def test_states_are_recorded_once_however_many_calls_saw_them(results: list[Poin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made.update(schema_version="9.0"), "schema_version: got '9.0', accepted: 1.0, 2.0"),
+        (lambda made: made.update(schema_version="9.0"), "schema_version: got '9.0', accepted: 1.0, 2.0, 3.0"),
         (lambda made: made.update(extra=1), "Additional properties are not allowed"),
         (lambda made: made["points"].clear(), r"\$\.points"),
         (lambda made: made["points"][0]["closed_form"].update(executed_flops=-1), "less than the minimum"),

@@ -1,0 +1,62 @@
+"""Charts: the same drawing gives the same bytes, in the page's colours, with text that can not become markup."""
+
+import re
+from pathlib import Path
+
+from fixtures.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, inline_svg, write_png
+
+
+def drawn(label: str = "prefill", **given: object) -> object:
+    return curves(
+        given.pop("title", "FLOPs"),
+        x="length",
+        y="GFLOP",
+        series=[
+            Curve(label=label, x=[256, 512], line=[1.0, 2.0], points=[1.0, 2.1], low=[0.9, None], high=[1.1, None]),
+            Curve(label="decode", x=[256, 512], line=[0.1, None], points=None),
+        ],
+        **given,
+    )
+
+
+def test_the_same_drawing_gives_the_same_bytes() -> None:
+    assert inline_svg(drawn(), name="a", description="d") == inline_svg(drawn(), name="a", description="d")
+
+
+def test_colours_are_the_pages_own() -> None:
+    svg = inline_svg(drawn(), name="a", description="d")
+    assert not {color for color in VARIABLES if color in svg}
+    assert {f"var({VARIABLES[color]})" for color in (INK, GRID, SERIES[0], SERIES[1])} <= set(
+        re.findall(r"var\([^)]*\)", svg)
+    )
+    assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) <= {"#000000", "#ffffff"}
+
+
+def test_text_of_a_record_stays_text() -> None:
+    evil = '</svg><script>alert(1)</script> $\\frac{1}$ _x "&'
+    svg = inline_svg(drawn(label=evil, title=evil), name="a", description=evil)
+    assert "<script" not in svg
+    assert svg.count("</svg>") == 1
+    assert "&lt;script&gt;" in svg
+    assert r"$\frac{1}$" in svg  # shown, not set as a formula
+
+
+def test_identifiers_of_two_charts_of_a_page_differ() -> None:
+    one, other = (set(re.findall(r'id="([^"]+)"', inline_svg(drawn(), name=name, description="d"))) for name in ("a", "b"))
+    assert one
+    assert not one & other
+    svg = inline_svg(drawn(), name="a", description="d")
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) <= one
+
+
+def test_a_chart_brings_no_style_of_its_own_and_no_date() -> None:
+    svg = inline_svg(drawn(), name="a", description="d")
+    assert "<style" not in svg
+    assert "metadata" not in svg
+    assert "http" not in svg
+
+
+def test_a_picture_is_written_whole(tmp_path: Path) -> None:
+    write_png(drawn(), tmp_path / "chart.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

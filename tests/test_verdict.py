@@ -1,0 +1,66 @@
+"""The verdict of a run: it survives the way through its record, and says the same afterwards."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from analytic import stored
+from fixtures import record
+from fixtures.failure_report import Context
+from fixtures.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.verdict import MOST_CHANGES, Verdict
+from tests.test_failure_report import CONTEXT, EQUAL, NEW, SLOWER, more_work
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def verdict(*judged: Judgement, require_baseline: bool = False) -> Verdict:
+    return Verdict(judged=judged, context=CONTEXT, require_baseline=require_baseline)
+
+
+def through_a_record(made: Verdict) -> Verdict | None:
+    """What a record with `made` in it says; the record is held to its schema."""
+    whole = json.loads((DATA / "record.v3.json").read_text())
+    whole |= {"gate": made.as_json(), "command": ["pytest", *made.context.command]}
+    whole = json.loads(json.dumps(whole, allow_nan=False))
+    record.check(whole, where="the record of the test")
+    return Verdict.from_record(whole)
+
+
+def test_it_says_the_same_after_the_way_through_a_record() -> None:
+    made = verdict(EQUAL, SLOWER, more_work("prefill[64]"), NEW, require_baseline=True)
+    read = through_a_record(made)
+    assert read == made
+    assert read.report() == made.report() != ""
+    assert read.lines() == made.lines()
+
+
+def test_unknown_noise_is_null_in_the_record() -> None:
+    assert SLOWER.timed is not None
+    made = verdict(replace(SLOWER, timed=replace(SLOWER.timed, reach=math.inf)))
+    assert made.as_json()["judged"][0]["timed"]["reach"] is None
+    assert through_a_record(made) == made
+
+
+def test_a_record_keeps_the_largest_changes_of_many() -> None:
+    one = more_work("prefill[64]")
+    assert one.exact is not None
+    many = replace(one, exact=replace(one.exact, blocks=one.exact.blocks[:1] * (MOST_CHANGES + 9)))
+    (stored_one,) = verdict(many).as_json()["judged"]
+    assert len(stored_one["exact"]["blocks"]) == MOST_CHANGES
+    assert len(stored_one["exact"]["totals"]) == len(one.exact.totals)
+
+
+def test_a_run_that_nothing_judged_has_no_verdict() -> None:
+    assert Verdict.from_record({"gate": None}) is None
+
+
+def test_names_of_evidence_are_those_of_the_schema() -> None:
+    schema = json.loads((stored.SCHEMAS / "record.v3.schema.json").read_text())
+    fields = schema["$defs"]["judgement"]["properties"]
+    assert set(fields["exact"]["anyOf"][0]["properties"]) == set(ExactEvidence.__dataclass_fields__)
+    assert set(fields["timed"]["anyOf"][0]["properties"]) == set(TimedEvidence.__dataclass_fields__)
+    assert set(fields["outcome"]["enum"]) == {str(one) for one in Outcome}
+    assert {"held_to", "accept", "environment"} <= set(schema["properties"]["gate"]["anyOf"][0]["properties"])
+    assert set(Context.__dataclass_fields__) == {"baseline", "command", "accept", "environment"}
