@@ -1,6 +1,8 @@
 """Values that several tests share."""
 
-from analytic.cost import Cost
+from dataclasses import replace
+
+from analytic.cost import Cost, CostNode
 from fixtures.medians import Fingerprint
 from fixtures.worker import Job
 
@@ -41,3 +43,8 @@ COST = Cost(
     activation_bytes=50,
     kv_bytes=30,
 )
+
+
+def flops_by_path(tree: CostNode) -> dict[str, int]:
+    """Executed FLOPs of every module of a cost tree with all below it, each copy of a layer for itself."""
+    return {path: int(replace(node, copies=()).total().executed_flops) for path, node in tree.walk()}
