@@ -42,6 +42,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def static_compute(session: nox.Session) -> None:
+    """Parameters and FLOPs of a page by stage and block from torch's own counter; --help after -- lists options."""
+    install(session)
+    session.run("python", "-m", "fixtures.static_compute", *session.posargs)
+
+
+@nox.session
 def calibrate(session: nox.Session) -> None:
     """Measure what this device reaches (product, copy, launch) and keep it; -- cpu or cuda."""
     install(session)

@@ -50,3 +50,11 @@ def options_of() -> Callable[..., RunOptions]:
         return RunOptions.parsed({**DEFAULTS, **asked}.get)
 
     return parsed
+
+
+@pytest.fixture(scope="session")
+def static_compute_with() -> Callable[[str], object]:
+    """The static compute report of an A4 page at 200 dpi on the full size, by attention implementation."""
+    from fixtures.static_compute import estimate_static_compute
+
+    return cache(lambda attention: estimate_static_compute(2339, 1654, 1024, attention=attention))
