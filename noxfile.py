@@ -1,9 +1,24 @@
 """The sessions of the project: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one."""
 
+import re
+
 import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
+
+
+def require(session: nox.Session, *needs: str) -> None:
+    """End the session at once, in a sentence, where this machine lacks one of `needs`: gpu, or a tool."""
+    said = session.run("python", "-m", "fixtures.needs", *needs, silent=True, success_codes=(0, 2), log=False)
+    if said:
+        session.error(str(said).strip())
+
+
+def require_device(session: nox.Session) -> None:
+    """End the session at once where it is asked for a CUDA device and there is none."""
+    if re.search(r"--device[= ]cuda\b", " ".join(session.posargs)):
+        require(session, "gpu")
 
 
 def install(session: nox.Session, extras: str = "") -> None:
@@ -37,6 +52,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Compare closed form and real model; takes the options of `pytest benchmarks`."""
+    require_device(session)
     install(session)
     session.run("pytest", "benchmarks", *session.posargs)
 
@@ -49,8 +65,20 @@ def static_compute(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_gpu(session: nox.Session) -> None:
+    """Time the full size on the CUDA device, held to stored baselines (-- --no-require-baseline: where there are any)."""
+    require(session, "gpu")
+    install(session, "[gpu]")
+    free = "--no-require-baseline"
+    held = [] if free in session.posargs else ["--require-baseline"]
+    session.run("pytest", "benchmarks", "--device", "cuda", *held, *(one for one in session.posargs if one != free))
+
+
+@nox.session
 def calibrate(session: nox.Session) -> None:
     """Measure what this device reaches (product, copy, launch) and keep it; -- cpu or cuda."""
+    if "cuda" in session.posargs:
+        require(session, "gpu")
     install(session)
     session.run("python", "-m", "fixtures.calibration", *session.posargs)
 
@@ -72,6 +100,7 @@ def report(session: nox.Session) -> None:
 @nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
+    require_device(session)
     install(session)
     session.run("python", "-m", "fixtures.noise", *session.posargs)
 
@@ -79,6 +108,7 @@ def noise(session: nox.Session) -> None:
 @nox.session
 def compare(session: nox.Session) -> None:
     """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
+    require_device(session)
     install(session)
     session.run("python", "-m", "fixtures.compare_builds", *(session.posargs or ["--help"]))
 
@@ -86,6 +116,7 @@ def compare(session: nox.Session) -> None:
 @nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
+    require_device(session)
     install(session)
     session.run("python", "-m", "fixtures.gate_study", *session.posargs)
 
