@@ -1,8 +1,12 @@
 """The GPU's paths without a GPU: a stand-in driver and a stand-in allocator."""
 
+from dataclasses import replace
 from typing import Any
 
-from fixtures.gpu import Gpu, gpu_of
+import pytest
+
+from fixtures.gpu import Gpu, GpuState, gpu_of
+from fixtures.gpu_watch import GpuWatch, gpu_warnings
 from fixtures.memory import allocator_peak_bytes
 
 
@@ -82,3 +86,80 @@ def test_no_gpu_is_known_without_a_driver_or_on_another_device() -> None:
 
     assert gpu_of("cpu") is None
     assert gpu_of("cuda", WithoutDriver()) is None
+
+
+CALM = GpuState(
+    name="NVIDIA H200",
+    uuid="GPU-0",
+    driver="570.1",
+    sm_clock_mhz=1_980,
+    memory_clock_mhz=3_201,
+    power_limit_w=700.0,
+    throttle_reasons=(),
+    compute_processes=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({}, {}, []),
+        ({"throttle_reasons": ("applications_clocks",)}, {"sm_clock_mhz": 1_965}, []),  # less than 5% of 1,980
+        ({}, {"throttle_reasons": ("hardware_thermal",)}, ["clocks were held down by hardware_thermal"]),
+        (
+            {"throttle_reasons": ("software_power_cap",)},
+            {"throttle_reasons": ("software_power_cap", "hardware_thermal")},
+            ["clocks were held down by software_power_cap, hardware_thermal"],
+        ),
+        ({"compute_processes": 2}, {}, ["1 other process computed on the GPU"]),
+        ({}, {"compute_processes": 4}, ["3 other processes computed on the GPU"]),
+        ({"compute_processes": None}, {"compute_processes": None}, []),
+        ({}, {"sm_clock_mhz": 1_485}, ["SM clock 1,980 -> 1,485 MHz (-25%)"]),
+        ({"memory_clock_mhz": 1_601}, {}, ["memory clock 1,601 -> 3,201 MHz (+100%)"]),
+        ({"sm_clock_mhz": 345, "throttle_reasons": ("gpu_idle",)}, {}, []),  # an idle GPU has slow clocks
+        ({"sm_clock_mhz": None}, {}, []),
+    ],
+)
+def test_what_disturbed_a_gpu_between_two_states_is_told(
+    before: dict[str, Any], after: dict[str, Any], said: list[str]
+) -> None:
+    assert gpu_warnings(replace(CALM, **before), replace(CALM, **after)) == said
+
+
+class Driver:
+    """A stand-in for a Gpu that goes through states."""
+
+    def __init__(self, *states: GpuState) -> None:
+        self._states = iter(states)
+
+    def state(self) -> GpuState:
+        return next(self._states)
+
+    def energy_j(self) -> float:
+        return 7.0
+
+
+def test_disturbances_are_gathered_by_kind_with_the_timings_they_fell_on() -> None:
+    hot = replace(CALM, throttle_reasons=("hardware_thermal",))
+    watch = GpuWatch(Driver(*[CALM, hot] * 8, CALM, CALM))
+    for number in range(9):
+        assert watch.energy_j() == watch.energy_j() == 7.0
+        watch.timed(f"decode[{number}]")
+    first = ", ".join(f"decode[{number}]" for number in range(6))
+    assert watch.lines() == [f"disturbed: clocks were held down by hardware_thermal: {first} and 2 more"]
+
+
+def test_a_timing_that_failed_leaves_no_state_to_the_next() -> None:
+    watch = GpuWatch(Driver(replace(CALM, compute_processes=3), CALM, CALM))
+    watch.energy_j()  # then it ran out of memory
+    watch.energy_j()
+    watch.energy_j()
+    watch.timed("decode[16]")
+    assert watch.lines() == []
+
+
+def test_without_a_gpu_there_is_nothing_to_watch() -> None:
+    watch = GpuWatch(None)
+    assert watch.energy_j() is None
+    watch.timed("decode[16]")
+    assert watch.lines() == []
