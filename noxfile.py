@@ -27,6 +27,14 @@ def install(session: nox.Session, extras: str = "") -> None:
         session.install("--quiet", "--editable", f".{extras}")
 
 
+def profile(session: nox.Session) -> None:
+    """Run the profiler that the session is named after."""
+    if "--help" not in session.posargs:
+        require(session, "gpu", session.name)
+    install(session, "[gpu]")
+    session.run("python", "-m", "fixtures.nsight", session.name, *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the CPU."""
@@ -72,6 +80,18 @@ def bench_gpu(session: nox.Session) -> None:
     free = "--no-require-baseline"
     held = [] if free in session.posargs else ["--require-baseline"]
     session.run("pytest", "benchmarks", "--device", "cuda", *held, *(one for one in session.posargs if one != free))
+
+
+@nox.session
+def nsys(session: nox.Session) -> None:
+    """Top kernels of one decode window by time, under Nsight Systems; --help after -- lists options."""
+    profile(session)
+
+
+@nox.session
+def ncu(session: nox.Session) -> None:
+    """Kernels of one decode window on the roofline and their DRAM bytes, under Nsight Compute; --help lists options."""
+    profile(session)
 
 
 @nox.session
