@@ -15,10 +15,16 @@ def require(session: nox.Session, *needs: str) -> None:
         session.error(str(said).strip())
 
 
-def require_device(session: nox.Session) -> None:
-    """End the session at once where it is asked for a CUDA device and there is none."""
-    if re.search(r"--device[= ]cuda\b", " ".join(session.posargs)):
+def device_extra(session: nox.Session) -> str:
+    """The extra that the device asked for takes: [gpu], so that the driver can be asked, for CUDA.
+
+    Ends the session at once where it is to run on a CUDA device and there is none.
+    """
+    if not re.search(r"--device[= ]cuda\b", " ".join(session.posargs)):
+        return ""
+    if session.name != "baseline":  # what is stored of another machine can be shown on this one
         require(session, "gpu")
+    return "[gpu]"
 
 
 def install(session: nox.Session, extras: str = "") -> None:
@@ -60,8 +66,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Compare closed form and real model; takes the options of `pytest benchmarks`."""
-    require_device(session)
-    install(session)
+    install(session, device_extra(session))
     session.run("pytest", "benchmarks", *session.posargs)
 
 
@@ -106,7 +111,7 @@ def calibrate(session: nox.Session) -> None:
 @nox.session
 def baseline(session: nox.Session) -> None:
     """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
-    install(session)
+    install(session, device_extra(session))
     session.run("python", "-m", "fixtures.baselines", *(session.posargs or ["--help"]))
 
 
@@ -120,24 +125,21 @@ def report(session: nox.Session) -> None:
 @nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
-    require_device(session)
-    install(session)
+    install(session, device_extra(session))
     session.run("python", "-m", "fixtures.noise", *session.posargs)
 
 
 @nox.session
 def compare(session: nox.Session) -> None:
     """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
-    require_device(session)
-    install(session)
+    install(session, device_extra(session))
     session.run("python", "-m", "fixtures.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
-    require_device(session)
-    install(session)
+    install(session, device_extra(session))
     session.run("python", "-m", "fixtures.gate_study", *session.posargs)
 
 

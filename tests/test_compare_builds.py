@@ -195,6 +195,13 @@ def test_other_dependencies_get_an_environment_of_their_own(repository: Path, mo
     assert said == ["main has other dependencies: installing them"]
 
 
+def test_an_environment_of_its_own_can_say_which_gpu_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(builds, "_run", lambda *command, cwd: ran.append(command))
+    assert builds._installed(Path("/venv"), Path("/tree")) == Path("/venv/bin/python")
+    assert ran[-1][-1] == "/tree[gpu]"
+
+
 def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ratios(-0.1)
     assert main(["main"]) == 0
