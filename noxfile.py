@@ -148,3 +148,10 @@ def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")
     session.run("pytest", "-m", "full_size", *session.posargs)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check .github/workflows with the actionlint on PATH, which takes shellcheck along where it is there too."""
+    require(session, "actionlint")
+    session.run("actionlint", external=True)

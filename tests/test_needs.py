@@ -33,7 +33,7 @@ def test_the_first_thing_that_is_missing_is_told_with_what_to_do(monkeypatch: py
 
 
 def test_an_unknown_need_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs: got 'gcc', accepted: gpu, nsys, ncu, npx"):
+    with pytest.raises(ValueError, match="needs: got 'gcc', accepted: gpu, nsys, ncu, actionlint"):
         missing("gcc")
 
 
