@@ -33,12 +33,17 @@ def install(session: nox.Session, extras: str = "") -> None:
         session.install("--quiet", "--editable", f".{extras}")
 
 
+def run_module(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run a command of the project. Its progress, on stderr, stays out of a file that its result is piped to."""
+    session.run("python", "-m", name, *arguments, stderr=None)
+
+
 def profile(session: nox.Session) -> None:
     """Run the profiler that the session is named after."""
     if "--help" not in session.posargs:
         require(session, "gpu", session.name)
     install(session, "[gpu]")
-    session.run("python", "-m", "fixtures.nsight", session.name, *session.posargs)
+    run_module(session, "fixtures.nsight", session.name, *session.posargs)
 
 
 @nox.session
@@ -112,7 +117,7 @@ def calibrate(session: nox.Session) -> None:
 def baseline(session: nox.Session) -> None:
     """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
     install(session, device_extra(session))
-    session.run("python", "-m", "fixtures.baselines", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.baselines", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -126,21 +131,21 @@ def report(session: nox.Session) -> None:
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session, device_extra(session))
-    session.run("python", "-m", "fixtures.noise", *session.posargs)
+    run_module(session, "fixtures.noise", *session.posargs)
 
 
 @nox.session
 def compare(session: nox.Session) -> None:
     """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
     install(session, device_extra(session))
-    session.run("python", "-m", "fixtures.compare_builds", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
     install(session, device_extra(session))
-    session.run("python", "-m", "fixtures.gate_study", *session.posargs)
+    run_module(session, "fixtures.gate_study", *session.posargs)
 
 
 @nox.session
