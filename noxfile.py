@@ -34,8 +34,11 @@ def install(session: nox.Session, extras: str = "") -> None:
 
 
 def run_module(session: nox.Session, name: str, *arguments: str) -> None:
-    """Run a command of the project. Its progress, on stderr, stays out of a file that its result is piped to."""
-    session.run("python", "-m", name, *arguments, stderr=None)
+    """Run a command of the project; its progress, on stderr, stays out of a file that its result is piped to.
+
+    When interrupted it has the time to say what it learnt, and to remove what it made.
+    """
+    session.run("python", "-m", name, *arguments, stderr=None, interrupt_timeout=30.0)
 
 
 def profile(session: nox.Session) -> None:
