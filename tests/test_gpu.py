@@ -1,13 +1,18 @@
 """The GPU's paths without a GPU: a stand-in driver and a stand-in allocator."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fixtures import summary
 from fixtures.gpu import Gpu, GpuState, gpu_of
 from fixtures.gpu_watch import GpuWatch, gpu_warnings
 from fixtures.memory import allocator_peak_bytes
+from fixtures.options import RunOptions
+from fixtures.stages import Subject
 
 
 def test_peak_memory_on_a_gpu_is_what_its_allocator_held_above_before() -> None:
@@ -147,6 +152,29 @@ def test_disturbances_are_gathered_by_kind_with_the_timings_they_fell_on() -> No
         watch.timed(f"decode[{number}]")
     first = ", ".join(f"decode[{number}]" for number in range(6))
     assert watch.lines() == [f"disturbed: clocks were held down by hardware_thermal: {first} and 2 more"]
+
+
+def test_disturbances_stand_below_the_times(
+    monkeypatch: pytest.MonkeyPatch, options_of: Callable[..., RunOptions], subject_on: Callable[..., Subject]
+) -> None:
+    watch = GpuWatch(Driver(CALM, replace(CALM, compute_processes=2)))
+    watch.energy_j()
+    watch.energy_j()
+    watch.timed("decode[16]")
+    monkeypatch.setattr(summary.table, "time_lines", lambda timer, decode_steps: ["the times"])
+    monkeypatch.setattr(summary.table, "lines", lambda results, by_module: ["the comparison"])
+    bench = SimpleNamespace(subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"), batch_size=1, results=[])
+    run = summary.Run(
+        bench=bench,
+        timer=SimpleNamespace(timed=["one"], watch=watch),
+        gates=None,
+        options=options_of(seq_len=["4096"]),
+        run_id="1",
+        arguments=(),
+    )
+    printed: list[str] = []
+    summary._print_tables(run, SimpleNamespace(section=lambda *_, **__: None, write_line=printed.append))
+    assert printed[-2:] == ["the times", "disturbed: 1 other process computed on the GPU: decode[16]"]
 
 
 def test_a_timing_that_failed_leaves_no_state_to_the_next() -> None:

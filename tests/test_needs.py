@@ -48,6 +48,16 @@ def test_the_check_needs_nothing_that_is_not_in_the_standard_library() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(has_driver(), reason="there is a GPU's driver, and the sessions would run")
+@pytest.mark.parametrize("session", [["bench_gpu"], ["nsys"], ["ncu"], ["calibrate", "--", "cuda"]])
+def test_a_gpu_session_ends_in_one_sentence_before_it_installs(session: list[str]) -> None:
+    command = (sys.executable, "-m", "nox", "--no-venv", "-s", *session)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if "aborted" in line]
+    assert f"Session {session[0]} aborted: needs a GPU, and there is no driver of one here: run it on a machine" in said
+
+
 def test_the_commands_that_time_refuse_cuda_without_a_driver(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
