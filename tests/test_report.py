@@ -3,6 +3,8 @@
 import copy
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from analytic import stored
 from fixtures.migration import migrated
 from fixtures.record import RecordError
 from fixtures.report import __main__ as command
@@ -278,3 +281,9 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path, folder: Path, capsys:
     assert stopped.value.code == 2
     with pytest.raises(RecordError, match="got no record"):
         write_run(tmp_path / "empty")
+
+
+def test_a_page_is_made_without_torch(folder: Path) -> None:
+    code = "import sys; from fixtures.report.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, cwd=stored.ROOT)
+    assert done.returncode == 0, done.stderr
