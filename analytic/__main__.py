@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analytic import commands, stored
 from analytic.execution import DTYPE_BYTES
-from analytic.workload import MODES
+from analytic.workload import MODES, SWEPT_PAGES
 
 USAGE_ERROR = 2
 
@@ -48,9 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     crops.add_argument("--json", action="store_true", help="one JSON object a size")
     crops.set_defaults(command=commands.crops_command)
 
-    sweep = subparsers.add_parser("sweep", help="a scaling table over sequence lengths, as JSON and CSV")
-    lengths = [256, 512, 1024, 2048, 4096]
-    sweep.add_argument("--seq-lens", type=int, nargs="+", default=lengths, metavar="S", help=f"(default: {lengths})")
+    sweep = subparsers.add_parser("sweep", help="a scaling table over sequence lengths and views, as JSON and CSV")
+    _add_grid(sweep)
     sweep.add_argument("--output-dir", type=_folder, required=True, metavar="DIR", help="where the two files go")
     sweep.set_defaults(command=commands.sweep_command)
 
@@ -74,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--experts", default="grouped_mm", help="grouped_mm or batched_mm (default: grouped_mm)")
         command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
     return parser
+
+
+def _add_grid(command: argparse.ArgumentParser) -> None:
+    lengths, pages = [256, 512, 1024, 2048, 4096], " ".join(SWEPT_PAGES)
+    command.add_argument("--seq-lens", type=int, nargs="+", default=lengths, metavar="S", help=f"(default: {lengths})")
+    command.add_argument(
+        "--crop-grids", nargs="*", default=SWEPT_PAGES, metavar="WxH", help=f"grids, or modes; none: no pages ({pages})"
+    )
 
 
 def _add_page(command: argparse.ArgumentParser, *, required: bool) -> None:

@@ -16,7 +16,7 @@ from analytic.cost import Cost, CostNode, mean_of
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
-from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, crop_grid_for, gundam, parse_pair
+from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, crop_grid_for, gundam, parse_page, parse_pair
 
 
 def cost_command(asked: argparse.Namespace) -> str:
@@ -87,7 +87,7 @@ def crops_command(asked: argparse.Namespace) -> str:
 
 
 def sweep_command(asked: argparse.Namespace) -> str:
-    """The scaling table over sequence lengths, written as JSON and CSV."""
+    """The scaling table over sequence lengths and views, written as JSON and CSV."""
     from analytic import sweep
 
     scaled = sweep.scaling(
@@ -96,6 +96,7 @@ def sweep_command(asked: argparse.Namespace) -> str:
         seq_lens=list(dict.fromkeys(asked.seq_lens)),
         decode_steps=asked.decode_steps,
         batch_size=asked.batch_size,
+        pages=_pages(asked),
     )
     try:
         paths = sweep.write(scaled, asked.output_dir)
@@ -111,7 +112,19 @@ def sweep_command(asked: argparse.Namespace) -> str:
                 f"{point['decode']['kv_bytes_final'] / 1e6:,.3f}",
             ]
         )
-    return "\n".join([_joined(rows), *(f"wrote {path}" for path in paths)])
+    views = [["page", "views", "vision GFLOP", "GB fused"]]
+    for crop in scaled["crops"]:
+        vision = crop["vision"]
+        views.append(
+            [
+                crop["page"],
+                str(crop["views"]),
+                f"{vision['executed_flops'] / 1e9:,.3f}",
+                f"{vision['fused_bytes'] / 1e9:,.3f}",
+            ]
+        )
+    tables = [_joined(rows), *([_joined(views)] if scaled["crops"] else [])]
+    return "\n".join([*tables, *(f"wrote {path}" for path in paths)])
 
 
 def capacity_command(asked: argparse.Namespace) -> str:
@@ -171,6 +184,10 @@ def _page(asked: argparse.Namespace) -> VisionWorkload | None:
     if asked.image_size is None:
         return None
     return VisionWorkload.from_image(*parse_pair("image size", asked.image_size, example="1654x2339"))
+
+
+def _pages(asked: argparse.Namespace) -> list[VisionWorkload]:
+    return [parse_page("crop_grids", text) for text in dict.fromkeys(asked.crop_grids)]
 
 
 def _demand(demand: capacity.Demand | None) -> dict[str, int | None]:

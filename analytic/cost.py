@@ -231,6 +231,15 @@ class CostNode:
         times = len(self.copies) or 1
         return BackwardCost(tensor_core_flops=flops * times, cuda_core_flops=pointwise * times, moved_bytes=moved * times)
 
+    def operand_bytes(self) -> Count:
+        """Bytes of every operand and result of every operator in this subtree, weights of all resident experts included.
+
+        This is what shapes alone say, so it is what a run on meta measures; `Cost.eager_bytes` leaves out the experts that
+        no token is routed to.
+        """
+        own = _sum(op.read_bytes + op.written_bytes for op in self.ops)
+        return (own + _sum(child.operand_bytes() for child in self.children)) * (len(self.copies) or 1)
+
     def walk(self, prefix: str = "") -> Iterator[tuple[str, CostNode]]:
         """Every module below and including this one as (full path, node); copies are spelled out one by one."""
         for own in self.copies or ("",):

@@ -1,8 +1,12 @@
-"""Many points in one call: prefill and decode over arrays of lengths and batches, as costs, a table or files."""
+"""Many points in one call: prefill and decode over arrays of lengths and batches, as costs, a table or files.
+
+The table has vision over pages beside them, which is no array: one evaluation a page.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,20 +16,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from analytic import stored
 from analytic.checks import MOST_STEPS, accept, whole, whole_numbers
-from analytic.cost import Cost
+from analytic.cost import Cost, CostNode, Count
 from analytic.decoder import DecoderShape
 from analytic.execution import Execution
 from analytic.language_model import Decoder, Logits
+from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
+from analytic.workload import VisionWorkload
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA: Final = "analytic_scaling.v1.schema.json"
+VERSION: Final = "1.1"
 CHUNK: Final = 16384
 """Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
 
-ADDED: Final = ("executed_flops", "useful_flops", "counter_flops", "cuda_core_flops", "eager_bytes", "fused_bytes")
+ADDED: Final = (
+    "executed_flops",
+    "useful_flops",
+    "counter_flops",
+    "cuda_core_flops",
+    "eager_bytes",
+    "operand_bytes",
+    "fused_bytes",
+)
 
 
 def evaluate(
@@ -41,29 +56,20 @@ def evaluate(
 
     Raises ValueError for shapes that do not broadcast and for counts below one (past tokens: below zero).
     """
-    accept("logits", logits, ("last", "all"))
-    batch, new, past = np.broadcast_arrays(
-        _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
-    )
-    shape = batch.shape
-    batch, new, past = batch.ravel(), new.ravel(), past.ravel()
-    decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
-    pieces = []
-    for start in range(0, max(batch.size, 1), CHUNK):
-        part = slice(start, start + CHUNK)
-        points = DecoderShape(batch=batch[part], new_tokens=new[part], past_tokens=past[part])
-        pieces.append(replace(decoder, shape=points).tree("").total().as_dict())
-    joined: dict[str, Any] = {}
-    for name in pieces[0]:
-        columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
-        joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
-    return Cost(**joined)
+    columns = _columns(spec, run, batch_size, new_tokens, past_tokens, logits, of=lambda tree: tree.total().as_dict())
+    return Cost(**columns)
 
 
 def scaling(
-    spec: ModelSpec, run: Execution, *, seq_lens: list[int], decode_steps: int, batch_size: int = 1
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    seq_lens: Sequence[int],
+    decode_steps: int,
+    batch_size: int = 1,
+    pages: Sequence[VisionWorkload] = (),
 ) -> dict[str, Any]:
-    """Prefill at every length, and the mean of `decode_steps` tokens after it, as the object of the scaling schema.
+    """Prefill at every length, the mean of `decode_steps` tokens after it, and vision on every page, as the schema has it.
 
     One evaluation covers all prefills and all decode steps. Raises ValueError for lengths or steps below one.
     """
@@ -77,7 +83,7 @@ def scaling(
     steps = np.arange(decode_steps, dtype=np.int64)
     new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
     past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
-    columns: dict[str, Any] = dict(evaluate(spec, run, batch_size=batch_size, new_tokens=new, past_tokens=past).as_dict())
+    columns = _columns(spec, run, batch_size, new, past, "last", of=_quantities)
     points = []
     for index, length in enumerate(seq_lens):
         begin = lengths.size + index * steps.size
@@ -88,7 +94,7 @@ def scaling(
         decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])
         points.append({"seq_len_prefill": length, "prefill": prefill, "decode": decode})
     return {
-        "schema_version": "1.0",
+        "schema_version": VERSION,
         "model": {
             "model_id": spec.model_id,
             "model_variant": spec.model_variant,
@@ -99,6 +105,7 @@ def scaling(
         "batch_size": batch_size,
         "decode_steps": decode_steps,
         "points": points,
+        "crops": [_crop(spec, run, page, batch_size) for page in pages],
     }
 
 
@@ -131,6 +138,46 @@ def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     stored.write_at_once(json_path, as_json)
     stored.write_at_once(csv_path, as_csv)
     return json_path, csv_path
+
+
+def _columns(
+    spec: ModelSpec,
+    run: Execution,
+    batch_size: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    logits: Logits,
+    *,
+    of: Callable[[CostNode], dict[str, Count]],
+) -> dict[str, Any]:
+    """What `of` says of the decoder's tree, for every point of the broadcast arrays: one int64 array a quantity."""
+    accept("logits", logits, ("last", "all"))
+    batch, new, past = np.broadcast_arrays(
+        _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
+    )
+    shape = batch.shape
+    batch, new, past = batch.ravel(), new.ravel(), past.ravel()
+    decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
+    pieces = []
+    for start in range(0, max(batch.size, 1), CHUNK):
+        part = slice(start, start + CHUNK)
+        points = DecoderShape(batch=batch[part], new_tokens=new[part], past_tokens=past[part])
+        pieces.append(of(replace(decoder, shape=points).tree("")))
+    joined: dict[str, Any] = {}
+    for name in pieces[0]:
+        columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
+        joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
+    return joined
+
+
+def _quantities(tree: CostNode) -> dict[str, Count]:
+    return {**tree.total().as_dict(), "operand_bytes": tree.operand_bytes()}
+
+
+def _crop(spec: ModelSpec, run: Execution, page: VisionWorkload, batch_size: int) -> dict[str, Any]:
+    root = DeepseekOCRModel.from_spec(spec, run=run)
+    root.start_vision(page, batch_size=batch_size)
+    return {**page.as_json(), "vision": {name: int(value) for name, value in _quantities(root.tree()).items()}}
 
 
 def _counts(field: str, given: ArrayLike, *, least: int = 1) -> NDArray[np.int64]:

@@ -156,6 +156,15 @@ class VisionWorkload:
         """Decoder positions that the page's image takes."""
         return self.global_tokens + self.local_tokens
 
+    def as_json(self) -> dict[str, Any]:
+        """How a point of a page is named in files: its label and grid, views and image tokens."""
+        return {
+            "page": self.label,
+            "crop_grid": None if self.grid is None else str(self.grid),
+            "views": self.num_views,
+            "image_tokens": self.image_tokens,
+        }
+
     @property
     def label(self) -> str:
         """`gundam-2x3` or the mode's name, else the size: what test ids and tables show."""
@@ -179,6 +188,20 @@ MODES: Final = {
 def gundam(grid: CropGrid | None) -> VisionWorkload:
     """Gundam mode with this grid; without one, the global view alone."""
     return VisionWorkload(base_size=1024, image_size=TILE_PX, grid=grid)
+
+
+SWEPT_PAGES: Final = ("base", "1x2", "1x3", "2x2", "1x5", "2x3", "1x7", "2x4", "3x3")
+"""What is swept over views: the single view, and for each number of tiles the squarest grid, upright rather than wide."""
+
+
+def parse_page(field: str, text: str) -> VisionWorkload:
+    """The page behind the name of a mode, or a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
+    if text in MODES:
+        return MODES[text]
+    try:
+        return gundam(CropGrid.parse(text))
+    except ValueError as error:
+        raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(MODES)}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -115,6 +115,8 @@ def test_sweep_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["sweep", "--seq-lens", "0", "--output-dir", "out"], "seq_lens: got 0"),
         (["sweep", "--decode-steps", "100000000000", "--output-dir", "out"], "decode_steps: got 100000000000"),
         (["sweep", "--seq-lens", "10000000", "--batch-size", "1000000", "--output-dir", "out"], "fit 64 bits"),
+        (["sweep", "--crop-grids", "2x3", "huge", "--output-dir", "out"], "crop_grids: got 'huge', accepted: WxH"),
+        (["sweep", "--crop-grids", "4x4", "--output-dir", "out"], "9 tiles, such as 2x1 or 2x3, or tiny, small, base"),
         (["sweep", "--output-dir", ""], "got '', accepted: a folder"),
         (["cost", "--no-image", "--seq-len", "10000000000000000000000"], "seq_len: got 10000000000000000000000"),
         (["cost", "--no-image", "--seq-len", "100000000000", "--batch-size", "1000000"], "seq_len: got 100000000000"),

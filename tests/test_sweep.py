@@ -14,6 +14,7 @@ from analytic.execution import FULL_SIZE
 from analytic.language_model import Decoder
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
+from analytic.workload import MODES, SWEPT_PAGES, CropGrid, gundam, parse_page
 
 
 def test_an_evaluation_in_chunks_is_one_evaluation(full_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,18 +32,59 @@ def test_scaling_is_the_stateful_root_at_every_length(full_spec: ModelSpec) -> N
     root = DeepseekOCRModel.from_spec(full_spec)
     for point in scaled["points"]:
         root.start_prefill(point["seq_len_prefill"], 2)
-        assert point["prefill"] == root.forward_cost().as_dict()
+        assert point["prefill"] == {**root.forward_cost().as_dict(), "operand_bytes": root.tree().operand_bytes()}
         cache = root.start_decode()
-        flops = moved = peak = 0
+        flops = moved = operands = peak = 0
         for _ in range(3):
             flops += root.forward_tensor_core_flops()
             moved += root.forward_cal_io()
+            operands += root.tree().operand_bytes()
             peak = max(peak, root.forward_memory_activation())
             cache = root.decode_one_token()
         assert point["decode"]["executed_flops_per_token"] == flops // 3
         assert point["decode"]["eager_bytes_per_token"] == moved // 3
+        assert point["decode"]["operand_bytes_per_token"] == operands // 3
         assert point["decode"]["activation_bytes_per_token"] == peak
         assert point["decode"]["kv_bytes_final"] == cache.kv_bytes
+
+
+def test_pages_are_the_stateful_root_on_each(full_spec: ModelSpec) -> None:
+    pages = [MODES["base"], gundam(CropGrid.parse("2x3"))]
+    scaled = sweep.scaling(full_spec, FULL_SIZE, seq_lens=[8], decode_steps=1, batch_size=2, pages=pages)
+    root = DeepseekOCRModel.from_spec(full_spec)
+    for page, crop in zip(pages, scaled["crops"], strict=True):
+        root.start_vision(page, batch_size=2)
+        assert crop["vision"] == {**root.forward_cost().as_dict(), "operand_bytes": root.tree().operand_bytes()}
+    assert [(crop["page"], crop["crop_grid"], crop["views"]) for crop in scaled["crops"]] == [
+        ("base", None, 1),
+        ("gundam-2x3", "2x3", 7),
+    ]
+    assert stored.violations(scaled, sweep.SCHEMA) == []
+
+
+def test_operands_are_what_operators_move_with_every_expert(full_spec: ModelSpec) -> None:
+    def decoder(tokens: int) -> Decoder:
+        shape = DecoderShape(batch=1, new_tokens=tokens, past_tokens=0)
+        return Decoder(spec=full_spec.text, shape=shape, logits="last", run=FULL_SIZE)
+
+    # 4096 tokens with 6 of 64 experts each leave none untouched; one leaves 58 of 64 in each of 11 layers
+    all_experts, few = decoder(4096), decoder(1)
+    assert all_experts.tree("").operand_bytes() == all_experts.forward_cost().eager_bytes
+    untouched = 11 * 58 * 3 * 1280 * 896 * 2
+    assert few.tree("").operand_bytes() - few.forward_cost().eager_bytes == untouched
+
+
+def test_swept_pages_have_every_number_of_views() -> None:
+    assert [parse_page("page", text).num_views for text in SWEPT_PAGES] == [1, *range(3, 11)]
+
+
+def test_a_file_of_the_first_version_is_still_one(tiny_spec: ModelSpec) -> None:
+    scaled = sweep.scaling(tiny_spec, FULL_SIZE, seq_lens=[8], decode_steps=1)
+    older = {name: value for name, value in scaled.items() if name != "crops"} | {"schema_version": "1.0"}
+    for point in older["points"]:
+        del point["prefill"]["operand_bytes"], point["decode"]["operand_bytes_per_token"]
+    assert stored.violations(older, sweep.SCHEMA) == []
+    assert stored.violations({**older, "schema_version": "1.1"}, sweep.SCHEMA)
 
 
 def test_files_fit_the_schema_and_hold_the_same(tiny_spec: ModelSpec, tmp_path: Path) -> None:
