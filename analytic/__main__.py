@@ -1,6 +1,7 @@
 """`python -m analytic`: what a page must cost, without torch.
 
-`cost` one point by stage, `crops` how images are cut, `sweep` a scaling table as files, `capacity` what fits in memory.
+`cost` one point by stage, `crops` how images are cut, `sweep` a scaling table as files, `demand` how fast a device has to
+be, `capacity` what fits in memory.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from analytic import commands, stored
+from analytic.demand import FIRST_TOKEN_S, TOKEN_S
 from analytic.execution import DTYPE_BYTES
 from analytic.workload import MODES, SWEPT_PAGES
 
@@ -53,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--output-dir", type=_folder, required=True, metavar="DIR", help="where the two files go")
     sweep.set_defaults(command=commands.sweep_command)
 
+    demand = subparsers.add_parser("demand", help="FLOP/s and bytes/s that an answer in a given time asks for")
+    _add_grid(demand)
+    for flag, times, what in (("--first-token-s", FIRST_TOKEN_S, "first"), ("--token-s", TOKEN_S, "further")):
+        shown = f"times for each {what} token in seconds (default: {' '.join(map(str, times))})"
+        demand.add_argument(flag, type=float, nargs="+", default=times, metavar="T", help=shown)
+    demand.add_argument("--json", action="store_true", help="every length and page, in base units")
+    demand.set_defaults(command=commands.demand_command)
+
     capacity = subparsers.add_parser("capacity", help="largest batch and most pages in flight that fit in memory")
     memory = capacity.add_mutually_exclusive_group(required=True)
     memory.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
@@ -63,11 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--json", action="store_true", help="JSON in bytes")
     capacity.set_defaults(command=commands.capacity_command)
 
-    for command in (cost, sweep):
+    for command in (cost, sweep, demand):
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
         command.add_argument("--batch-size", type=int, default=1, metavar="B", help="(default: 1)")
         command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
-    for command in (cost, sweep, capacity):
+    for command in (cost, sweep, demand, capacity):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
         command.add_argument("--experts", default="grouped_mm", help="grouped_mm or batched_mm (default: grouped_mm)")

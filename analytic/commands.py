@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from analytic import capacity, hardware, table
+from analytic import capacity, demand, hardware, table
 from analytic.checks import MOST_STEPS, whole
 from analytic.cost import Cost, CostNode, mean_of
 from analytic.execution import Execution
@@ -154,10 +154,8 @@ def capacity_command(asked: argparse.Namespace) -> str:
         return json.dumps(answer, indent=1)
     rows = [["", "pages", "weights GB", "KV GB", "activations GB", "total GB"]]
     demands = (("one page", 1, found.one_page), ("largest batch", found.batch_size, found.batch))
-    for label, pages, demand in (*demands, ("in flight", found.pages_in_flight, found.in_flight)):
-        parts = (
-            () if demand is None else (demand.weight_bytes, demand.kv_bytes, demand.activation_bytes, demand.total_bytes)
-        )
+    for label, pages, need in (*demands, ("in flight", found.pages_in_flight, found.in_flight)):
+        parts = () if need is None else (need.weight_bytes, need.kv_bytes, need.activation_bytes, need.total_bytes)
         rows.append([label, f"{pages:,}", *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
     lines = [
         f"{spec.model_variant} in {memory_bytes / 1e9:g} GB ({name}), {asked.dtype}; a page: "
@@ -166,6 +164,21 @@ def capacity_command(asked: argparse.Namespace) -> str:
         "in flight: one page at a time in vision and prefill, all of them in decode",
     ]
     return "\n".join(lines)
+
+
+def demand_command(asked: argparse.Namespace) -> str:
+    """The rates that a first token and each further one ask for, over lengths and pages."""
+    found = demand.serving_demand(
+        ModelSpec.from_preset(asked.preset),
+        _execution(asked),
+        seq_lens=list(dict.fromkeys(asked.seq_lens)),
+        pages=_pages(asked),
+        batch_size=asked.batch_size,
+        decode_steps=asked.decode_steps,
+        first_token_s=asked.first_token_s,
+        token_s=asked.token_s,
+    )
+    return json.dumps(found.as_json(), indent=1) if asked.json else "\n".join(demand.lines(found))
 
 
 def _execution(asked: argparse.Namespace) -> Execution:
@@ -190,9 +203,9 @@ def _pages(asked: argparse.Namespace) -> list[VisionWorkload]:
     return [parse_page("crop_grids", text) for text in dict.fromkeys(asked.crop_grids)]
 
 
-def _demand(demand: capacity.Demand | None) -> dict[str, int | None]:
+def _demand(need: capacity.Demand | None) -> dict[str, int | None]:
     keys = ("weight_bytes", "kv_bytes", "activation_bytes", "total_bytes")
-    return {key: None if demand is None else getattr(demand, key) for key in keys}
+    return {key: None if need is None else getattr(need, key) for key in keys}
 
 
 def _stage(cost: Cost) -> dict[str, Any]:

@@ -93,6 +93,19 @@ def test_sweep_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "wrote" in capsys.readouterr().out
 
 
+def test_demand_in_json_names_every_length_and_page(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "demand", "--seq-lens", "512", "1024", "--crop-grids", "base", "2x3", "--token-s", "0.02")
+    assert [(one["seq_len"], one["page"]) for one in found["first_token"]] == [
+        (512, "base"),
+        (1024, "base"),
+        (1024, "gundam-2x3"),
+    ]
+    assert found["left_out"] == [{"seq_len": 512, "page": "gundam-2x3", "least_seq_len": 904}]
+    assert [len(one["targets"]) for one in found["further_token"]] == [1, 1]
+    assert main(["demand", "--seq-lens", "1024"]) == 0
+    assert "on the datasheet of" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +134,8 @@ def test_sweep_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["cost", "--no-image", "--seq-len", "10000000000000000000000"], "seq_len: got 10000000000000000000000"),
         (["cost", "--no-image", "--seq-len", "100000000000", "--batch-size", "1000000"], "seq_len: got 100000000000"),
         (["cost", "--no-image", "--seq-len", "2000000000", "--batch-size", "1000000000"], "fit 64 bits"),
+        (["demand", "--token-s", "0"], "token_s: got 0.0, accepted: seconds above zero"),
+        (["demand", "--seq-lens", "0"], "seq_lens: got 0"),
         (["capacity", "--device", "h2000"], "device: got 'h2000', accepted: a100-40gb"),
         (["capacity", "--memory-gb", "0"], "memory_gb: got 0.0, accepted: gigabytes above zero"),
         (["capacity", "--memory-gb", "24", "--crop-grid", "3x3", "--seq-len", "512"], "accepted: at least"),
