@@ -34,6 +34,8 @@ class OpKind(StrEnum):
     MOVEMENT = "movement"
 
 
+ACTIVATION_SLACK_BYTES: Final = 65_536
+"""Tensors of no weight that the closed form of a peak of activations leaves out: no more than this is no miss."""
 EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBEDDING)
 
 

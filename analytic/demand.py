@@ -176,6 +176,11 @@ def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
     return rows
 
 
+def within(time_s: float) -> str:
+    """A target time, to be shown: `0.5 s`, `20 ms`."""
+    return f"{time_s:g} s" if time_s >= 0.1 else f"{time_s * 1e3:g} ms"
+
+
 def lines(demand: ServingDemand) -> list[str]:
     """The target times over all points, for a terminal."""
     dtype = demand.run.dtype

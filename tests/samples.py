@@ -1,6 +1,7 @@
 """Values that several tests share."""
 
 from dataclasses import replace
+from typing import Any
 
 from analytic.cost import Cost, CostNode
 from fixtures.medians import Fingerprint
@@ -48,3 +49,84 @@ COST = Cost(
 def flops_by_path(tree: CostNode) -> dict[str, int]:
     """Executed FLOPs of every module of a cost tree with all below it, each copy of a layer for itself."""
     return {path: int(replace(node, copies=()).total().executed_flops) for path, node in tree.walk()}
+
+
+def measured_like(analytic: dict[str, Any], *, timed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A measured sweep that equals the closed form of one in every quantity."""
+    dropped = ("useful_flops", "eager_bytes", "fused_bytes", "touched_weight_bytes")
+
+    def kept(quantities: dict[str, int]) -> dict[str, int]:
+        return {name: value for name, value in quantities.items() if not name.startswith(dropped)}
+
+    points = [{**one, "prefill": kept(one["prefill"]), "decode": kept(one["decode"])} for one in analytic["points"]]
+    return {
+        "schema_version": "1.0",
+        "run_id": "run",
+        "created": "now",
+        "environment": {
+            "python": "3.11",
+            "platform": "a system",
+            "machine": "a machine",
+            "cpu_count": 2,
+            "libraries": {},
+            "commit": None,
+            "dirty": None,
+            "device": None,
+        },
+        "model": {name: analytic["model"][name] for name in ("model_id", "model_variant")},
+        "execution": dict(analytic["execution"]),
+        "batch_size": analytic["batch_size"],
+        "decode_steps": analytic["decode_steps"],
+        "points": points,
+        "crops": [{**one, "vision": kept(one["vision"])} for one in analytic["crops"]],
+        "timed": timed,
+    }
+
+
+def timed_like(*stages: dict[str, Any]) -> dict[str, Any]:
+    """The timed part of a measured sweep, on a device of 1e12 FLOP/s and 1e11 bytes/s without a datasheet.
+
+    Each of `stages` says what is not as in a prefill of 8 positions in 20 ms, of 8e9 FLOPs and 1e9 bytes.
+    """
+    ordinary = {
+        "stage": "prefill",
+        "point": "8",
+        "time_s": 0.02,
+        "low_s": 0.019,
+        "high_s": 0.022,
+        "first_s": 0.5,
+        "samples_s": [0.02],
+        "wall_samples_s": None,
+        "calls_per_round": 1,
+        "units": 1,
+        "executed_flops": 8_000_000_000,
+        "useful_flops": 6_000_000_000,
+        "measured_flops": 8_000_000_000,
+        "fused_bytes": 1_000_000_000,
+        "weight_bytes": 500,
+        "kv_bytes": 30,
+        "peak_bytes": 50,
+        "problems": [],
+    }
+    return {
+        "model": {"model_id": "a/model", "model_variant": "tiny"},
+        "execution": {"device": "cpu", "attention": "sdpa", "experts": "grouped_mm", "dtype": "float32"},
+        "interval_confidence": 0.95,
+        "ceilings": {
+            "datasheet": None,
+            "datasheet_flops_per_s": None,
+            "datasheet_bytes_per_s": None,
+            "calibration": {
+                "device_name": "a CPU",
+                "dtype": "float32",
+                "threads": 2,
+                "gemm_flops_per_s": 1e12,
+                "gemm_spread": 0.1,
+                "copy_bytes_per_s": 1e11,
+                "copy_spread": 0.1,
+                "launch_s": 1e-6,
+            },
+        },
+        "stages": [{**ordinary, **stage} for stage in stages],
+        "out_of_memory": [],
+    }
