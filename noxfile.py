@@ -145,6 +145,13 @@ def compare(session: nox.Session) -> None:
 
 
 @nox.session
+def scaling(session: nox.Session) -> None:
+    """Costs against length and views, closed form beside measurement, with plots; --help after -- lists options."""
+    install(session, device_extra(session))
+    run_module(session, "fixtures.scaling", *session.posargs)
+
+
+@nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
     install(session, device_extra(session))
