@@ -94,6 +94,7 @@ def timed_like(*stages: dict[str, Any]) -> dict[str, Any]:
         "time_s": 0.02,
         "low_s": 0.019,
         "high_s": 0.022,
+        "interval_confidence": 0.96,
         "first_s": 0.5,
         "samples_s": [0.02],
         "wall_samples_s": None,
@@ -111,7 +112,6 @@ def timed_like(*stages: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": {"model_id": "a/model", "model_variant": "tiny"},
         "execution": {"device": "cpu", "attention": "sdpa", "experts": "grouped_mm", "dtype": "float32"},
-        "interval_confidence": 0.95,
         "ceilings": {
             "datasheet": None,
             "datasheet_flops_per_s": None,

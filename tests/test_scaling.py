@@ -271,14 +271,32 @@ def missed(number: int, k: int) -> float:
 
 @given(number=st.integers(6, 40))
 def test_the_interval_is_the_narrowest_pair_that_is_sure_enough(number: int) -> None:
-    samples = tuple(float(value) for value in reversed(range(1, number + 1)))
-    low, high = timed.median_interval(samples)
-    assert low + high == number + 1  # the k-th smallest and the k-th largest
-    assert missed(number, int(low)) <= 0.05 < missed(number, int(low) + 1)
+    found = timed.median_interval(tuple(float(value) for value in reversed(range(1, number + 1))))
+    assert found.low_s + found.high_s == number + 1  # the k-th smallest and the k-th largest
+    k = int(found.low_s)
+    assert missed(number, k) <= 0.05 < missed(number, k + 1)
+    assert found.confidence == pytest.approx(1 - missed(number, k))
 
 
-def test_intervals_of_known_size() -> None:
-    assert timed.median_interval(tuple(map(float, range(1, 7)))) == (1.0, 6.0)  # 2 / 64 outside
-    assert timed.median_interval(tuple(map(float, range(1, 41)))) == (14.0, 27.0)  # as tables of the sign test have it
-    assert timed.median_interval((2.0, 1.0)) == (1.0, 2.0)
-    assert timed.median_interval((3.0,)) == (3.0, 3.0)
+@pytest.mark.parametrize(
+    ("number", "low", "high", "confidence"),
+    [
+        (40, 14.0, 27.0, 1 - 0.0385),  # as tables of the sign test have it
+        (6, 1.0, 6.0, 1 - 2 / 64),
+        (5, 1.0, 5.0, 1 - 2 / 32),  # the whole range, and not as sure as asked
+        (3, 1.0, 3.0, 0.75),
+        (2, 1.0, 2.0, 0.5),
+    ],
+)
+def test_intervals_of_known_size(number: int, low: float, high: float, confidence: float) -> None:
+    found = timed.median_interval(tuple(map(float, range(1, number + 1))))
+    assert (found.low_s, found.high_s) == (low, high)
+    assert found.confidence == pytest.approx(confidence, abs=1e-4)
+
+
+@pytest.mark.parametrize(("run_s", "rounds"), [(0.4, 6), (1.2, 5), (30.0, 3)])
+def test_long_rounds_are_few(run_s: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "first_runs", lambda call, model: (run_s, run_s))
+    call = Call(stage="prefill", run=lambda: None, cost=COST, mfu_cost=COST, trees=())
+    readings = iter(range(100))
+    assert len(timed.rounds(call, torch.nn.Linear(1, 1), lambda: float(next(readings))).samples_s) == rounds

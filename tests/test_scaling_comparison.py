@@ -222,7 +222,9 @@ def test_a_timing_that_can_not_be_believed_is_no_agreement(stage: dict[str, Any]
 
 
 def test_what_is_written_fits_its_schema_and_says_what_was_timed() -> None:
-    timed = timed_like({}, {"stage": "decode", "point": "16", "units": 2}, {"stage": "vision", "point": "base"})
+    timed = timed_like(
+        {}, {"stage": "decode", "point": "16", "interval_confidence": 0.75}, {"stage": "vision", "point": "base"}
+    )
     timed["out_of_memory"] = ["vision[gundam-2x1]"]
     found = compared(timed=timed)
     written = found.as_json(told.recommendation(found))
