@@ -64,7 +64,7 @@ def test_a_run_writes_every_file_in_one_folder(folder: Path) -> None:
     for quantity in ("flops", "bytes", "memory", "intensity"):
         assert {f"{quantity}_by_length", f"{quantity}_by_views"} <= pictures
     assert {
-        f"demand_{one}_{rate}" for one in ("first_token_by_length", "token_by_length") for rate in ("flops", "bytes")
+        f"demand_{one}_{rate}" for one in ("first_token_by_views", "token_by_length") for rate in ("flops", "bytes")
     } < pictures
     assert not any(name.startswith("time") for name in pictures)  # meta has none
     for path in folder.glob("*.png"):
@@ -116,6 +116,18 @@ def test_a_difference_fails_and_is_written_all_the_same(
     assert "`pytest benchmarks --seq-len 700" in capsys.readouterr().out
     (made,) = (tmp_path / "out").iterdir()
     assert not json.loads((made / "scaling_comparison.json").read_text())["agrees"]
+
+
+def test_a_single_length_is_told_without_curves(folder: Path, tmp_path: Path) -> None:
+    files = []
+    for name in ("analytic_scaling.json", "measured_scaling.json"):
+        loaded = json.loads((folder / name).read_text())
+        files.append(str(tmp_path / name))
+        Path(files[-1]).write_text(json.dumps({**loaded, "points": loaded["points"][:1], "crops": []}))
+    assert main(["--compare", *files, "--output-dir", str(tmp_path / "out")]) == 0
+    (made,) = (tmp_path / "out").iterdir()
+    assert not list(made.glob("*.png"))
+    assert "## Pictures" not in (made / "scaling_comparison.md").read_text()
 
 
 def test_an_interruption_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: Any) -> None:

@@ -45,7 +45,7 @@ def test_equal_sides_agree_and_there_is_nothing_to_do() -> None:
     assert found.agrees
     assert {one.relative_error for one in found.differences} == {0.0}
     assert len(found.differences) == 3 * (4 + 4) + 2 * 3  # four quantities of prefill and decode, three of vision
-    assert "FLOPs are equal at all 5 points" in told.recommendation(found)
+    assert "FLOPs are equal at every point (5)" in told.recommendation(found)
     assert "Nothing to do" in told.recommendation(found)
 
 
