@@ -129,4 +129,5 @@ def timed_like(*stages: dict[str, Any]) -> dict[str, Any]:
         },
         "stages": [{**ordinary, **stage} for stage in stages],
         "out_of_memory": [],
+        "disturbances": [],
     }

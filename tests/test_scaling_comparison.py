@@ -226,6 +226,7 @@ def test_what_is_written_fits_its_schema_and_says_what_was_timed() -> None:
         {}, {"stage": "decode", "point": "16", "interval_confidence": 0.75}, {"stage": "vision", "point": "base"}
     )
     timed["out_of_memory"] = ["vision[gundam-2x1]"]
+    timed["disturbances"] = ["disturbed: clocks were held down: prefill[8]"]
     found = compared(timed=timed)
     written = found.as_json(told.recommendation(found))
     assert stored.violations(written, comparison.SCHEMA) == []
