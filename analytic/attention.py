@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analytic.cost import Count, Op, OpKind
 from analytic.execution import Execution
+from analytic.op import Count, Op, OpKind
 from analytic.ops import BOTH_GRADIENTS, FLOPS_PER_ELEMENT, FUSED_ATTENTION_GRADIENTS, movement, pointwise, product
 
 SOFTMAX = FLOPS_PER_ELEMENT["softmax"]

@@ -1,82 +1,20 @@
-"""What is counted, in which unit, and how the parts of a model combine.
+"""What is counted of a call, and how the parts of a model combine.
 
 An `Op` is one operator (or one run of pointwise operators) of a module. A `CostNode` is a module of the real model: its
 own operators, its children, and what only a module knows (its parameters, its boundary, its cache). A `Cost` is the sum
 over a subtree.
-
-Every quantity is a `Count`: an int, or an int64 array when a formula is evaluated for many points in one call.
-Units are FLOPs and bytes; one multiply-add is two FLOPs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Count: TypeAlias = int | NDArray[Any]
-else:
-    Count = int
-
-
-class OpKind(StrEnum):
-    """The class of an operator. The first four move and multiply tensors and are held to zero difference."""
-
-    MATMUL = "matmul"
-    CONVOLUTION = "convolution"
-    ATTENTION = "attention"
-    EMBEDDING = "embedding"
-    POINTWISE = "pointwise"
-    MOVEMENT = "movement"
-
+from analytic.op import NOTHING, Count, Op, larger
 
 ACTIVATION_SLACK_BYTES: Final = 65_536
 """Tensors of no weight that the closed form of a peak of activations leaves out: no more than this is no miss."""
-EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBEDDING)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Op:
-    """One operator: FLOPs by convention, bytes at its boundary.
-
-    `read_bytes` counts every operand once, parameters included; `weight_bytes` is the part of it that is parameters, and
-    `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the activation
-    memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for a
-    product of two tensors that both need a gradient).
-    """
-
-    kind: OpKind
-    executed_flops: Count
-    useful_flops: Count
-    counter_flops: Count
-    cuda_core_flops: Count
-    read_bytes: Count
-    written_bytes: Count
-    weight_bytes: Count
-    untouched_bytes: Count
-    live_bytes: Count
-    backward_ratio: tuple[int, int]
-
-    @property
-    def eager_bytes(self) -> Count:
-        """Bytes read and written, without the weights of experts that no token is routed to."""
-        return self.read_bytes + self.written_bytes - self.untouched_bytes
-
-    @property
-    def backward_flops(self) -> Count:
-        """Matmul and convolution FLOPs of the gradients of this operator."""
-        numerator, denominator = self.backward_ratio
-        return self.executed_flops * numerator // denominator
-
-    @property
-    def backward_bytes(self) -> Count:
-        """Bytes of the gradients: each gradient product reads two of the forward's three tensors and writes the third."""
-        numerator, denominator = self.backward_ratio
-        return self.eager_bytes * numerator // denominator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -324,21 +262,6 @@ class _Sums:
         """Another subtree, `times` over."""
         for name in _Sums.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name) * times)
-
-
-NOTHING: Final = 0
-"""The zero of a quantity that an operator does not have; compared by identity, since a count can be an array."""
-
-
-def larger(left: Count, right: Count) -> Count:
-    """The larger of two counts, element by element."""
-    if right is NOTHING or left is right:
-        return left
-    if isinstance(left, int) and isinstance(right, int):
-        return max(left, right)
-    import numpy as np
-
-    return np.maximum(left, right)
 
 
 def _sum(values: Iterator[Count]) -> Count:

@@ -21,10 +21,11 @@ from analytic.attention import (
     softmax_chain,
 )
 from analytic.checks import whole_numbers
-from analytic.cost import CostNode, Count, Op
+from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, linears, module
 from analytic.moe import DeepseekV2MoE
+from analytic.op import Count, Op
 from analytic.spec import TextSpec
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analytic import ops
-from analytic.cost import CostNode, Count, Op
+from analytic.cost import CostNode
 from analytic.decoder import (
     DecoderShape,
     DeepseekV2DecoderLayer,
@@ -21,6 +21,7 @@ from analytic.decoder import (
 )
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, module
+from analytic.op import Count, Op
 from analytic.spec import TextSpec
 
 Logits = Literal["last", "all"]

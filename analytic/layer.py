@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from analytic import ops
-from analytic.cost import BackwardCost, Cost, CostNode, Count, Op
+from analytic.cost import BackwardCost, Cost, CostNode
 from analytic.execution import Execution
+from analytic.op import Count, Op
 
 
 class AnalyticLayer(ABC):

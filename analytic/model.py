@@ -17,12 +17,13 @@ from fractions import Fraction
 from typing import Literal
 
 from analytic.checks import accept, whole
-from analytic.cost import BackwardCost, Cost, CostNode, Count
+from analytic.cost import BackwardCost, Cost, CostNode
 from analytic.decoder import DecoderShape
 from analytic.execution import FULL_SIZE, Execution
 from analytic.kvcache import SyntheticKVCache
 from analytic.language_model import Decoder, Logits
 from analytic.layer import AnalyticLayer, module
+from analytic.op import Count
 from analytic.spec import ModelSpec
 from analytic.vision import VisionStack
 from analytic.workload import VisionWorkload, gundam

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from analytic import ops
-from analytic.cost import CostNode, Count, Op, OpKind
+from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, module
+from analytic.op import Count, Op, OpKind
 from analytic.spec import TextSpec
 
 

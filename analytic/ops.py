@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from analytic.cost import Count, Op, OpKind
 from analytic.execution import Execution
+from analytic.op import Count, Op, OpKind
 
 FLOPS_PER_ELEMENT: Final = {
     "add": 1,

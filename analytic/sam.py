@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from analytic import ops
 from analytic.attention import AttentionShape, products, softmax_chain
-from analytic.cost import CostNode, Count, Op
+from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, conv2d, layer_norm, linears, module
+from analytic.op import Count, Op
 from analytic.spec import SamSpec
 
 

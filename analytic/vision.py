@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from analytic import ops
 from analytic.attention import AttentionShape, head_copies, operand_copies, products, softmax_chain
-from analytic.cost import CostNode, Count, Op
+from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, layer_norm, linears, module
+from analytic.op import Count, Op
 from analytic.sam import ImageEncoderViT, resized_positions
 from analytic.spec import ClipSpec, ModelSpec
 from analytic.workload import PX_PER_TOKEN, VisionWorkload
