@@ -18,7 +18,8 @@ from analytic.language_model import Decoder
 from analytic.layer import AnalyticLayer
 from analytic.model import DeepseekOCRModel
 from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
-from analytic.sam import ImageEncoderViT, SamAttention, SamBlock
+from analytic.sam import ImageEncoderViT, SamBlock
+from analytic.sam_attention import SamAttention
 from analytic.spec import ModelSpec
 from analytic.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
 from analytic.workload import MODES

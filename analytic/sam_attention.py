@@ -1,0 +1,117 @@
+"""SAM's attention: in windows or over the whole map, with relative positions decomposed into one table an axis.
+
+Source: transformers' unlimited_ocr SAM encoder, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytic import ops
+from analytic.attention import AttentionShape, products, softmax_chain
+from analytic.cost import CostNode
+from analytic.execution import Execution
+from analytic.layer import AnalyticLayer, linears, module
+from analytic.op import Count, Op
+from analytic.spec import SamSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamAttention(AnalyticLayer):
+    """Attention with decomposed relative positions over `groups` maps of side x side positions.
+
+    A windowed block has one group for each window, a global block one for each view.
+    """
+
+    spec: SamSpec
+    groups: Count
+    side: int
+    windowed: bool
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, b = self.spec, self.run.dtype_bytes
+        width = spec.hidden_size
+        tokens = self.groups * (self.side * self.side)
+        # the tables are as long as the window, or as the map the model was built for; other sizes are interpolated
+        table_side = spec.window_size if self.windowed else spec.native_grid
+        tables = 2 * (2 * table_side - 1) * spec.head_dim * b
+        weights = (4 * width * width + 4 * width) * b + tables
+        return module(
+            name,
+            "SamAttention",
+            ops=(
+                self._relative_position_products(),
+                products(
+                    self._shape(), self.run, bias_bytes=self._shape().score_elements * b, sources_bytes=self._sources()
+                ),
+                softmax_chain(
+                    self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
+                ),
+                self._relative_position_sum(),
+                self._moved(),
+            ),
+            parameter_bytes=tables,
+            fused_bytes=tokens * (2 * width * b) + weights,
+            children=(
+                *linears("qkv", tokens=tokens, width_in=width, width_out=3 * width, bias=True, b=b),
+                *linears("proj", tokens=tokens, width_in=width, width_out=width, bias=True, b=b),
+            ),
+        )
+
+    def _shape(self) -> AttentionShape:
+        positions = self.side * self.side
+        return AttentionShape(
+            groups=self.groups * self.spec.num_heads,
+            queries=positions,
+            keys=positions,
+            head_dim=self.spec.head_dim,
+            useful_pairs=positions * positions,
+        )
+
+    def _sources(self) -> Count:
+        """Bytes of q, k and v in one, and of their copy head by head where there are several groups."""
+        copies = 1 + (self.groups > 1)
+        return self.groups * (self.side * self.side * 3 * self.spec.hidden_size * self.run.dtype_bytes) * copies
+
+    def _relative_position_products(self) -> Op:
+        """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
+        rows = self.groups * (self.spec.num_heads * self.side)
+        d, side, b = self.spec.head_dim, self.side, self.run.dtype_bytes
+        one = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
+        return ops.product(
+            kind=one.kind,
+            flops=one.executed_flops * 2,
+            read=one.read_bytes * 2,
+            written=one.written_bytes * 2,
+            weight=0,
+            live=one.live_bytes,
+        )
+
+    def _relative_position_sum(self) -> Op:
+        """Distances between positions, interpolation of the two tables, and the sum of both axes into a bias per score."""
+        b, scores = self.run.dtype_bytes, self._shape().score_elements
+        per_axis = self.groups * (self.spec.num_heads * self.side**3)
+        resized = 2 * (2 * self.side - 1) * self.spec.head_dim
+        table_side = self.spec.window_size if self.windowed else self.spec.native_grid
+        table = 2 * (2 * table_side - 1) * self.spec.head_dim
+        n, pairs = self.side, self.side * self.side
+        return ops.pointwise(
+            flops=scores + resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
+            read=per_axis * (2 * b) + table * b + 2 * (24 * n + 8 * pairs),
+            written=scores * b + resized * b + 2 * (24 * n + 16 * pairs),
+            live=scores * (2 * b) + self._sources(),
+            weight=table * b,
+        )
+
+    def _moved(self) -> Op:
+        """Gathers of the tables, and the copies that make q, k, v, the bias and the output contiguous."""
+        b, side = self.run.dtype_bytes, self.side
+        tokens = self.groups * (side * side)
+        gathered = 2 * side * side * self.spec.head_dim * b
+        # q, k and v; q for one axis; the output. One group is split into q, k and v as views: q is copied for both axes,
+        # and the output of a fused kernel, which keeps the layout of q, is not
+        single = 2 + (self.run.attention_kernel != "fused")
+        width_copies = single + (5 - single) * (self.groups > 1)
+        copied = tokens * (self.spec.hidden_size * b) * width_copies + self._shape().score_elements * b
+        return ops.movement(read=copied + gathered + 2 * side * side * 8, written=copied + gathered)
