@@ -62,6 +62,7 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, so
         rows = shape.groups * shape.queries
         return product(
             kind=OpKind.ATTENTION,
+            launches=1,
             flops=flops,
             useful=useful,
             counted=run.counter_sees_attention,
@@ -75,6 +76,7 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, so
         b = 4
     return product(
         kind=OpKind.MATMUL,
+        launches=2,
         flops=flops,
         useful=useful,
         read=(q + 2 * k + scores) * b,
@@ -117,13 +119,14 @@ def softmax_chain(
     """
     q, k, scores, b = shape.query_elements, shape.key_elements, shape.score_elements, run.dtype_bytes
     if run.attention_kernel == "fused":
-        return pointwise(flops=0, read=0, written=0, live=0)
+        return pointwise(launches=0, flops=0, read=0, written=0, live=0)
     if run.attention_kernel == "math":
         cast = b if run.casts else 0
         full = 4 if run.casts else 0
         return pointwise(
-            flops=q + k + scores * (SOFTMAX + biased),
             # casts of q, k, v; scaling of q and k; bias; softmax; weights and output cast back
+            launches=3 + biased + 5 * run.casts,
+            flops=q + k + scores * (SOFTMAX + biased),
             read=(q + 2 * k) * cast + (q + k) * 4 + scores * (4 * biased + 4 + full) + bias_reads + q * full,
             written=(q + 2 * k) * full + (q + k) * 4 + scores * (4 * biased + 4 + cast) + q * cast,
             live=0,
@@ -132,8 +135,9 @@ def softmax_chain(
     full = 4 if run.casts else 0
     scaled = q if scales_queries else scores
     return pointwise(
-        flops=scaled + scores * (SOFTMAX + biased),
         # scaling; bias; cast; softmax; cast back
+        launches=2 + biased + 2 * run.casts,
+        flops=scaled + scores * (SOFTMAX + biased),
         read=scaled * b + scores * (b * biased + cast + 4 + full) + bias_reads,
         written=scaled * b + scores * (b * biased + full + 4 + cast),
         live=0,
@@ -147,6 +151,7 @@ def rotary(*, elements: Count, angles: Count, b: int) -> Op:
     """
     halves = elements // 2
     return pointwise(
+        launches=5,
         flops=elements * 3 + halves,
         read=(elements * 5 + halves + angles * 2) * b,
         written=(elements * 4 + halves) * b,
@@ -156,14 +161,20 @@ def rotary(*, elements: Count, angles: Count, b: int) -> Op:
 
 def head_copies(shape: AttentionShape, run: Execution) -> Op:
     """The copy of the output back to (B, S, H d); a single query, or one fused kernel on transposed heads, needs none."""
-    copied = shape.query_elements * ((shape.queries > 1) * (run.attention_kernel != "fused") * run.dtype_bytes)
-    return movement(read=copied, written=copied)
+    copies = (shape.queries > 1) * int(run.attention_kernel != "fused")
+    copied = shape.query_elements * (copies * run.dtype_bytes)
+    return movement(launches=copies, read=copied, written=copied)
 
 
-def operand_copies(elements: Count, run: Execution) -> Op:
-    """`elements` of transposed operands made contiguous for a batched product; one fused kernel takes them as they are."""
-    b = {"eager": run.dtype_bytes, "math": 4, "fused": 0}[run.attention_kernel]
-    return movement(read=elements * b, written=elements * b)
+def operand_copies(elements: Count, run: Execution, *, tensors: Count) -> Op:
+    """`tensors` transposed operands made contiguous for a batched product; one fused kernel takes them as they are.
+
+    `elements` of each; none is copied where `tensors` is 0.
+    """
+    if run.attention_kernel == "fused":
+        return movement(launches=0, read=0, written=0)
+    copied = elements * tensors * (4 if run.attention_kernel == "math" else run.dtype_bytes)
+    return movement(launches=tensors, read=copied, written=copied)
 
 
 def causal_pairs(new_tokens: Count, past_tokens: Count) -> Count:

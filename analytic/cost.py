@@ -19,8 +19,9 @@ ACTIVATION_SLACK_BYTES: Final = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """The cost of a subtree. FLOPs and traffic add up; `activation_bytes` is a peak, so parents take the largest child.
+    """The cost of a subtree. Most of it adds up; `activation_bytes` is a peak, so parents take the largest child.
 
+    launches              operators that torch dispatches, one after another; views and allocations are none
     executed_flops        every matmul and convolution FLOP that runs, attention over the full S x S
     useful_flops          the same, causal attention counted on the lower triangle only
     counter_flops         what torch's FlopCounterMode sees on this device and with these kernels
@@ -33,6 +34,7 @@ class Cost:
     kv_bytes              KV cache after the stage
     """
 
+    launches: Count
     executed_flops: Count
     useful_flops: Count
     counter_flops: Count
@@ -75,6 +77,7 @@ def in_sequence(costs: Sequence[Cost]) -> Cost:
     total = first
     for cost in others:
         total = Cost(
+            launches=total.launches + cost.launches,
             executed_flops=total.executed_flops + cost.executed_flops,
             useful_flops=total.useful_flops + cost.useful_flops,
             counter_flops=total.counter_flops + cost.counter_flops,
@@ -125,6 +128,7 @@ class CostNode:
         sums = _Sums()
         peak = self._gather(sums)
         return Cost(
+            launches=sums.launches,
             executed_flops=sums.executed,
             useful_flops=sums.executed - sums.masked,
             counter_flops=sums.executed - sums.uncounted,
@@ -218,6 +222,7 @@ class _Sums:
         "executed",
         "fused",
         "kv",
+        "launches",
         "masked",
         "parameters",
         "pointwise",
@@ -229,6 +234,7 @@ class _Sums:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.launches: Count = 0
         self.executed: Count = 0
         self.masked: Count = 0
         self.uncounted: Count = 0
@@ -243,6 +249,7 @@ class _Sums:
 
     def add_op(self, op: Op) -> None:
         """One operator."""
+        self.launches = self.launches + op.launches
         executed = op.executed_flops
         if executed is not NOTHING:
             self.executed = self.executed + executed

@@ -107,8 +107,9 @@ class LlamaRotaryEmbedding(AnalyticLayer):
         full = self.new_tokens * self.head_dim
         cast_read, cast_written = (4, self.run.dtype_bytes) if self.run.casts else (0, 0)
         angles = ops.pointwise(
-            flops=half + full * 4,
             # positions cast, times the frequencies, joined, cos, sin, each scaled and cast to the model's dtype
+            launches=7 + 2 * self.run.casts,
+            flops=half + full * 4,
             read=self.new_tokens * (8 + 4) + self.head_dim * 2 + half * 4 + full * (16 + 2 * cast_read),
             written=self.new_tokens * 4 + half * 4 + full * (4 + 16 + 2 * cast_written),
             live=full * 12,
@@ -138,7 +139,7 @@ class LlamaFlashAttention2(AnalyticLayer):
         mask_bytes, mask_made = self._mask(attention)
         mask_alive = mask_bytes if self.run.attention_kernel == "math" else 0  # else it is the decoder's
         # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
-        query_copy = operand_copies(tokens * width * ((shape.batch > 1) * (shape.new_tokens > 1)), self.run)
+        query_copy = operand_copies(tokens * width, self.run, tensors=1 * (shape.batch > 1) * (shape.new_tokens > 1))
         cached = shape.batch * shape.context * (2 * kv_width * b)
         weights = 2 * (width + kv_width) * width * b
         return module(
@@ -147,7 +148,7 @@ class LlamaFlashAttention2(AnalyticLayer):
             ops=(
                 rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
                 rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
-                ops.movement(read=cached, written=cached),  # the cache grows by concatenation
+                ops.movement(launches=2, read=cached, written=cached),  # the cache grows by concatenation
                 products(attention, self.run, bias_bytes=mask_alive, sources_bytes=tokens * (width * b)),
                 softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
                 mask_made,
@@ -172,13 +173,14 @@ class LlamaFlashAttention2(AnalyticLayer):
     def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
         """Bytes of the mask that is added (one for all heads), and the operators that make it.
 
-        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, float32.
+        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, float32 chosen by it.
         """
         pairs = attention.queries * attention.keys * self._masked
         if self.run.attention_kernel == "math":
             scalars = 8 * self._masked
-            return pairs * 4, ops.movement(read=pairs * 2 + scalars, written=pairs * 6 + scalars)
-        return self.shape.batch * pairs * self.run.dtype_bytes, ops.movement(read=0, written=0)
+            made = ops.movement(launches=5 * self._masked, read=pairs * 2 + scalars, written=pairs * 6 + scalars)
+            return pairs * 4, made
+        return self.shape.batch * pairs * self.run.dtype_bytes, ops.movement(launches=0, read=0, written=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -92,7 +92,10 @@ class Decoder(AnalyticLayer):
         # by positions of the query: int64 arange, + past, twice, - window (43 written with three bools); these and the
         # operands of two <=, one > and three bool operators are read (51). By positions of the context: arange, + 0, - 0
         # and one bool (25 written); these and the operands of two <=, one >, one < and one bool are read (49)
+        # 5 operators on positions of the query, 3 on those of the context, arange of batch and of heads, 4 comparisons, 6
+        # bitwise operators and the 3 masks of one element that they begin with
         made = ops.movement(
+            launches=23,
             read=pairs * 8 + new * 51 + context * 49,
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
             live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
@@ -100,6 +103,8 @@ class Decoder(AnalyticLayer):
         if self.run.attention == "sdpa":
             return made
         return ops.movement(
+            # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
+            launches=made.launches + 7 + 2 * 3,
             read=made.read_bytes + pairs * 2 + (new + context) * 16 + 4 * b,
             written=made.written_bytes + pairs * (batch * (2 * b) + 1) + (new + context) * 16 + batch * 8 + 8 + 4 * b,
             live=made.live_bytes,

@@ -104,9 +104,9 @@ class DeepseekOCRModel(AnalyticLayer):
         self._enter("vision")
 
     def set_vision_workload_multiplier(self, multiplier: float) -> None:
-        """Scale vision FLOPs, traffic and activations (not weights) by a positive number, until it is set again.
+        """Scale vision FLOPs, traffic and activations by a positive number, until it is set again.
 
-        Raises ValueError for zero, negative or not finite.
+        Weights stay, and launches: the same operators on more. Raises ValueError for zero, negative or not finite.
         """
         if not isinstance(multiplier, int | float | Fraction) or multiplier is True or not 0 < multiplier < float("inf"):
             raise ValueError(f"multiplier: got {multiplier!r}, accepted: a positive number")
@@ -240,8 +240,8 @@ def decode_window(decoder: Decoder, *, batch: int, past_tokens: int, steps: int)
 
 
 def scaled(cost: Cost, factor: Fraction) -> Cost:
-    """`cost` with everything but resident and touched weights times `factor`, rounded down to whole units."""
+    """`cost` with everything but launches and weights (resident, touched) times `factor`, rounded down to whole units."""
     if factor == 1:
         return cost
-    kept = ("weight_bytes", "touched_weight_bytes")
+    kept = ("launches", "weight_bytes", "touched_weight_bytes")
     return replace(cost, **{name: int(int(value) * factor) for name, value in cost.as_dict().items() if name not in kept})

@@ -43,8 +43,9 @@ class MoEGate(AnalyticLayer):
         scores = tokens * experts
         cast_read, cast_written = (b, 4) if self.run.casts else (0, 0)
         routed = ops.pointwise(
-            flops=scores * ops.FLOPS_PER_ELEMENT["softmax"] + tokens * picked,
             # tokens and table cast to float32; softmax; top K with its int64 indices; scaling
+            launches=3 + 2 * self.run.casts,
+            flops=scores * ops.FLOPS_PER_ELEMENT["softmax"] + tokens * picked,
             read=(tokens * width + table) * cast_read + scores * 8 + tokens * (picked * 4),
             written=(tokens * width + table) * cast_written + scores * 4 + tokens * (picked * 16),
             live=(tokens * width + table) * cast_written + scores * 8,
@@ -107,6 +108,7 @@ class RoutedExperts(AnalyticLayer):
         row = spec.hidden_size * b
         products = ops.product(
             kind=OpKind.MATMUL,
+            launches=2,
             flops=self._flops(rows),
             counted=self.run.counter_sees_experts,
             read=read + weights + 2 * spec.n_routed_experts * 4,
@@ -120,10 +122,12 @@ class RoutedExperts(AnalyticLayer):
         # and counted 4, the inverse order put 8 + 8. written: sorted ids and order 16, tokens 8, weights 4, int32 ids 4,
         # arange 8, inverse order 8; a count and an offset for each expert
         sorting = ops.movement(
+            launches=9,  # sort, divide, two gathers, cast, count, cumulate, arange, put
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
             written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,
         )
         restored = ops.movement(
+            launches=1,
             read=rows * (8 + spec.hidden_size * 4),
             written=rows * (spec.hidden_size * 4),
             live=rows * (spec.hidden_size * (2 * b + 8)),  # tokens, outputs, weighted outputs sorted and in order
@@ -138,6 +142,7 @@ class RoutedExperts(AnalyticLayer):
         row = spec.hidden_size * b
         products = ops.product(
             kind=OpKind.MATMUL,
+            launches=2,
             flops=self._flops(rows),
             counted=self.run.counter_sees_experts,
             read=read + copied,
@@ -146,7 +151,7 @@ class RoutedExperts(AnalyticLayer):
             live=copied + rows * (2 * row),
         )
         gathered = ops.movement(
-            read=copied + rows * 16 + self.tokens * row, written=copied + rows * row, weight=self.touched_bytes
+            launches=3, read=copied + rows * 16 + self.tokens * row, written=copied + rows * row, weight=self.touched_bytes
         )
         return products, gathered, self._weighted_sum(rows)
 
@@ -156,6 +161,7 @@ class RoutedExperts(AnalyticLayer):
         outputs = self.tokens * width
         cast_read, cast_written = (4, b) if self.run.casts else (0, 0)
         return ops.pointwise(
+            launches=2 + self.run.casts,
             flops=rows * (2 * width),
             read=rows * (width * (b + 4) + 4) + outputs * cast_read,
             written=rows * (width * 4) + outputs * (4 + cast_written),

@@ -49,15 +49,17 @@ EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBED
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Op:
-    """One operator: FLOPs by convention, bytes at its boundary.
+    """One operator, or several in a row: FLOPs by convention, bytes at the boundary of each.
 
-    `read_bytes` counts every operand once, parameters included; `weight_bytes` is the part of it that is parameters, and
-    `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the activation
-    memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for a
-    product of two tensors that both need a gradient).
+    `launches` is how many operators torch dispatches for it, without views and allocations; a device may run one as several
+    kernels. `read_bytes` counts every operand once, parameters included; `weight_bytes` is the part of it that is
+    parameters, and `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the
+    activation memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for
+    a product of two tensors that both need a gradient).
     """
 
     kind: OpKind
+    launches: Count
     executed_flops: Count
     useful_flops: Count
     counter_flops: Count

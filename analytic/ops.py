@@ -6,8 +6,8 @@ Dimension key, used in every formula of the package:
     D model width  F feed-forward width      H heads             d head width
     E experts      K experts per token       V vocabulary        b bytes per element
 
-FLOPs are those of torch.utils.flop_counter (a product of m x k and k x n is 2mkn); bytes are the operands and results of
-the operator as torch dispatches it.
+Launches are the operators that torch dispatches, views and allocations left out. FLOPs are those of
+torch.utils.flop_counter (a product of m x k and k x n is 2mkn); bytes are the operands and results of each operator.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's
 def product(
     *,
     kind: OpKind,
+    launches: Count,
     flops: Count,
     read: Count,
     written: Count,
@@ -47,9 +48,10 @@ def product(
     untouched: Count = 0,
     backward_ratio: tuple[int, int] = BOTH_GRADIENTS,
 ) -> Op:
-    """A multiply-add operator: `flops` on tensor cores, bytes as given; `useful` is `flops` unless it differs."""
+    """`launches` multiply-add operators: `flops` on tensor cores, bytes as given; `useful` is `flops` unless it differs."""
     return Op(
         kind=kind,
+        launches=launches,
         executed_flops=flops,
         useful_flops=flops if useful is None else useful,
         counter_flops=flops if counted else 0,
@@ -72,6 +74,7 @@ def linear(*, tokens: Count, width_in: int, width_out: int, bias: bool, b: int, 
     x, y = tokens * (width_in * b), tokens * (width_out * b)
     return product(
         kind=OpKind.MATMUL,
+        launches=1,
         flops=tokens * (2 * width_in * width_out),
         read=x + weights * b,
         written=y,
@@ -85,6 +88,7 @@ def matmul(*, batch: Count, m: Count, k: Count, n: Count, b: int) -> Op:
     left, right, result = batch * m * k * b, batch * k * n * b, batch * m * n * b
     return product(
         kind=OpKind.MATMUL,
+        launches=1,
         flops=batch * m * k * n * 2,
         read=left + right,
         written=result,
@@ -114,6 +118,7 @@ def conv2d(
     weights = (channels_in * kernel * kernel + bias) * channels_out * b
     return product(
         kind=OpKind.CONVOLUTION,
+        launches=1,
         flops=batch * side_out * side_out * (2 * channels_in * channels_out * kernel * kernel),
         read=x + weights,
         written=y,
@@ -128,6 +133,7 @@ def embedding(*, lookups: Count, width: int, b: int) -> Op:
     rows = lookups * (width * b)
     return product(
         kind=OpKind.EMBEDDING,
+        launches=1,
         flops=0,
         read=rows + lookups * 8,
         written=rows,
@@ -137,10 +143,11 @@ def embedding(*, lookups: Count, width: int, b: int) -> Op:
     )
 
 
-def pointwise(*, flops: Count, read: Count, written: Count, live: Count, weight: Count = 0) -> Op:
-    """A run of pointwise operators and reductions: arithmetic on CUDA cores, each operator reading and writing memory."""
+def pointwise(*, launches: Count, flops: Count, read: Count, written: Count, live: Count, weight: Count = 0) -> Op:
+    """`launches` pointwise operators and reductions: arithmetic on CUDA cores, each reading and writing memory."""
     return Op(
         kind=OpKind.POINTWISE,
+        launches=launches,
         executed_flops=0,
         useful_flops=0,
         counter_flops=0,
@@ -154,13 +161,14 @@ def pointwise(*, flops: Count, read: Count, written: Count, live: Count, weight:
     )
 
 
-def movement(*, read: Count, written: Count, weight: Count = 0, live: Count = 0) -> Op:
+def movement(*, launches: Count, read: Count, written: Count, weight: Count = 0, live: Count = 0) -> Op:
     """Copies, concatenations, padding and gathers: bytes, no arithmetic.
 
     `live`: activations alive at once; 0 where another operator of the module keeps more.
     """
     return Op(
         kind=OpKind.MOVEMENT,
+        launches=launches,
         executed_flops=0,
         useful_flops=0,
         counter_flops=0,
@@ -177,7 +185,7 @@ def movement(*, read: Count, written: Count, weight: Count = 0, live: Count = 0)
 def add(*, elements: Count, b: int, times: int = 1) -> Op:
     """`times` residual sums of two tensors of `elements`."""
     moved = elements * (b * times)
-    return pointwise(flops=elements * times, read=moved * 2, written=moved, live=elements * (3 * b))
+    return pointwise(launches=times, flops=elements * times, read=moved * 2, written=moved, live=elements * (3 * b))
 
 
 def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
@@ -189,6 +197,7 @@ def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
     statistic = b if run.device == "cpu" else 4
     x, affine = rows * (width * b), 2 * width * b
     return pointwise(
+        launches=1,
         flops=rows * (width * FLOPS_PER_ELEMENT["layer_norm"]),
         read=x + affine,
         written=x + rows * (2 * statistic),
@@ -203,6 +212,7 @@ def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
     cast_in, cast_out = (b, 4) if run.casts else (0, 0)
     x = rows * width
     return pointwise(
+        launches=6 + 2 * run.casts,  # square, mean, epsilon, rsqrt, scale, weight
         flops=x * 4 + rows * 2,
         read=x * (cast_in + 4 + 4 + 4 + cast_out + b) + rows * 12 + width * b,
         written=x * (cast_out + 4 + 4 + cast_in + b) + rows * 12,
@@ -214,13 +224,18 @@ def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
 def activation(*, elements: Count, name: str, b: int) -> Op:
     """A one-kernel activation (gelu, silu) over `elements`."""
     return pointwise(
-        flops=elements * FLOPS_PER_ELEMENT[name], read=elements * b, written=elements * b, live=elements * (2 * b)
+        launches=1,
+        flops=elements * FLOPS_PER_ELEMENT[name],
+        read=elements * b,
+        written=elements * b,
+        live=elements * (2 * b),
     )
 
 
 def quick_gelu(*, elements: Count, b: int) -> Op:
     """x * sigmoid(1.702 x) as three kernels."""
     return pointwise(
+        launches=3,
         flops=elements * (2 + FLOPS_PER_ELEMENT["sigmoid"]),
         read=elements * (4 * b),
         written=elements * (3 * b),
@@ -230,4 +245,4 @@ def quick_gelu(*, elements: Count, b: int) -> Op:
 
 def swiglu_product(*, elements: Count, b: int) -> Op:
     """silu(gate) * up, the product alone."""
-    return pointwise(flops=elements, read=elements * (2 * b), written=elements * b, live=elements * (3 * b))
+    return pointwise(launches=1, flops=elements, read=elements * (2 * b), written=elements * b, live=elements * (3 * b))

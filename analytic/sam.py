@@ -73,9 +73,12 @@ class SamBlock(AnalyticLayer):
         small = self.views * (self.grid**2 * width * b)
         large = self.views * (padded**2 * width * b)
         turns = 2 if padded > self.spec.window_size else 0
-        split_and_joined = ops.movement(read=large * turns, written=large * turns)
-        cropped = small if padded > self.grid else 0
-        return (split_and_joined, ops.movement(read=small + cropped, written=large + cropped))
+        split_and_joined = ops.movement(launches=turns, read=large * turns, written=large * turns)
+        crops = int(padded > self.grid)
+        cropped = small * crops
+        # the padding runs even where it adds nothing
+        padding = ops.movement(launches=1 + crops, read=small + cropped, written=large + cropped)
+        return split_and_joined, padding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +172,7 @@ class ImageEncoderViT(AnalyticLayer):
         position = grid * grid * spec.hidden_size
         table = spec.native_grid**2 * spec.hidden_size
         added = ops.pointwise(
+            launches=1,
             flops=patches,
             read=(patches + position) * b,
             written=patches * b,
@@ -185,6 +189,7 @@ def resized_positions(*, table: int, position: int, run: Execution) -> Op:
     b = run.dtype_bytes
     cast, full = (b, 4) if run.casts else (0, 0)
     return ops.pointwise(
+        launches=1 + 2 * run.casts,
         flops=position * ops.FLOPS_PER_ELEMENT["bicubic_interpolation"],
         read=table * (cast + 4) + position * full,
         written=table * full + position * (4 + cast),

@@ -81,6 +81,7 @@ class SamAttention(AnalyticLayer):
         one = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
         return ops.product(
             kind=one.kind,
+            launches=2,
             flops=one.executed_flops * 2,
             read=one.read_bytes * 2,
             written=one.written_bytes * 2,
@@ -97,6 +98,7 @@ class SamAttention(AnalyticLayer):
         table = 2 * (2 * table_side - 1) * self.spec.head_dim
         n, pairs = self.side, self.side * self.side
         return ops.pointwise(
+            launches=1 + 2 * 8,  # the sum; for each axis interpolation, 2 arange, 2 products, difference, shift, cast
             flops=scores + resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
             read=per_axis * (2 * b) + table * b + 2 * (24 * n + 8 * pairs),
             written=scores * b + resized * b + 2 * (24 * n + 16 * pairs),
@@ -112,6 +114,11 @@ class SamAttention(AnalyticLayer):
         # q, k and v; q for one axis; the output. One group is split into q, k and v as views: q is copied for both axes,
         # and the output of a fused kernel, which keeps the layout of q, is not
         single = 2 + (self.run.attention_kernel != "fused")
-        width_copies = single + (5 - single) * (self.groups > 1)
+        several = (self.groups > 1) * 1
+        width_copies = single + (5 - single) * several
         copied = tokens * (self.spec.hidden_size * b) * width_copies + self._shape().score_elements * b
-        return ops.movement(read=copied + gathered + 2 * side * side * 8, written=copied + gathered)
+        return ops.movement(
+            launches=2 + single + (3 - single) * several + 1,  # gathers, copies of width, the bias; q, k and v are one copy
+            read=copied + gathered + 2 * side * side * 8,
+            written=copied + gathered,
+        )

@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from analytic import stored
 from analytic.checks import MOST_STEPS, accept, whole, whole_numbers
-from analytic.cost import Cost, CostNode, Count
+from analytic.cost import Cost, CostNode
 from analytic.decoder import DecoderShape
 from analytic.execution import Execution
 from analytic.language_model import Decoder, Logits
 from analytic.model import DeepseekOCRModel
+from analytic.op import Count
 from analytic.spec import ModelSpec
 from analytic.workload import VisionWorkload
 
@@ -41,6 +42,8 @@ ADDED: Final = (
     "operand_bytes",
     "fused_bytes",
 )
+PREFILL: Final = (*ADDED, "weight_bytes", "touched_weight_bytes", "activation_bytes", "kv_bytes")
+"""What the scaling schema holds of a prefill and of vision; of a decode it holds `ADDED` a token."""
 
 
 def evaluate(
@@ -88,7 +91,7 @@ def scaling(
     for index, length in enumerate(seq_lens):
         begin = lengths.size + index * steps.size
         window = slice(begin, begin + steps.size)
-        prefill = {name: int(column[index]) for name, column in columns.items()}
+        prefill = {name: int(columns[name][index]) for name in PREFILL}
         decode = {f"{name}_per_token": sum(columns[name][window].tolist()) // decode_steps for name in ADDED}
         decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())
         decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])
@@ -177,7 +180,8 @@ def _quantities(tree: CostNode) -> dict[str, Count]:
 def _crop(spec: ModelSpec, run: Execution, page: VisionWorkload, batch_size: int) -> dict[str, Any]:
     root = DeepseekOCRModel.from_spec(spec, run=run)
     root.start_vision(page, batch_size=batch_size)
-    return {**page.as_json(), "vision": {name: int(value) for name, value in _quantities(root.tree()).items()}}
+    found = _quantities(root.tree())
+    return {**page.as_json(), "vision": {name: int(found[name]) for name in PREFILL}}
 
 
 def _counts(field: str, given: ArrayLike, *, least: int = 1) -> NDArray[np.int64]:

@@ -79,7 +79,7 @@ class NoTPTransformerBlock(AnalyticLayer):
             useful_pairs=self.tokens * self.tokens,
         )
         # with several views, a batched product needs its transposed operands contiguous
-        operands = operand_copies((shape.query_elements + 2 * shape.key_elements) * (self.views > 1), self.run)
+        operands = operand_copies(shape.query_elements, self.run, tensors=3 * (self.views > 1))
         sources = 3 * shape.query_elements * self.run.dtype_bytes
         return (
             products(shape, self.run, sources_bytes=sources),
@@ -132,8 +132,9 @@ class VitModel(AnalyticLayer):
         rows, native = self.views * tokens, spec.native_grid**2 + 1
         is_native = tokens == native
         patches = rows - self.views  # the class token is read once for all views
-        joined = ops.movement(read=(patches + 1) * (width * b), written=rows * (width * b), weight=width * b)
+        joined = ops.movement(launches=1, read=(patches + 1) * (width * b), written=rows * (width * b), weight=width * b)
         summed = ops.pointwise(
+            launches=1,
             flops=rows * width,
             read=(rows + tokens) * (width * b),
             written=rows * (width * b),
@@ -145,7 +146,7 @@ class VitModel(AnalyticLayer):
             if is_native
             else (
                 resized_positions(table=(native - 1) * width, position=(tokens - 1) * width, run=self.run),
-                ops.movement(read=tokens * width * b, written=tokens * width * b, weight=width * b),
+                ops.movement(launches=1, read=tokens * width * b, written=tokens * width * b, weight=width * b),
             )
         )
         return module(
@@ -213,7 +214,7 @@ class VisionStack(AnalyticLayer):
         tower = module(
             "vision_tower",
             "VisionTower",
-            ops=(ops.movement(read=features, written=features),),
+            ops=(ops.movement(launches=1, read=features, written=features),),
             held_bytes=tokens * sam_width * b,
             children=(
                 ImageEncoderViT(spec=spec.sam, views=views, side_px=side_px, run=self.run).tree("sam_encoder"),
@@ -226,12 +227,21 @@ class VisionStack(AnalyticLayer):
         return tower, projector.tree("multi_modal_projector")
 
     def _assembly(self) -> Op:
-        """Newline after every row, the separator at the end, local before global: three copies, two without crops."""
+        """Newline after every row, the separator at the end, local before global, page by page.
+
+        Two copies a page; with crops one more, and one where tiles stand side by side and are put in reading order.
+        """
         row = self.spec.text.hidden_size * self.run.dtype_bytes
         page, side = self.workload, self.workload.base_size // PX_PER_TOKEN
         tiles = page.local_tokens - page.newline_rows
-        newlines_read = 1 + (page.grid is not None)  # one newline serves every row of a view
-        turned = tiles if page.grid is not None and page.grid.columns > 1 else 0  # tiles put in reading order
+        cropped = page.grid is not None
+        side_by_side = page.grid is not None and page.grid.columns > 1
+        newlines_read = 1 + cropped  # one newline serves every row of a view
+        turned = tiles * side_by_side
         written = side * (side + 1) + page.local_tokens + turned + page.image_tokens
         read = side * side + tiles + newlines_read + turned + page.image_tokens
-        return ops.movement(read=self.batch * read * row, written=self.batch * written * row)
+        return ops.movement(
+            launches=self.batch * (2 + cropped + side_by_side),
+            read=self.batch * read * row,
+            written=self.batch * written * row,
+        )

@@ -33,6 +33,7 @@ PLACE = Fingerprint(
     driver=None,
 )
 COST = Cost(
+    launches=100,
     executed_flops=8_000,
     useful_flops=6_000,
     counter_flops=8_000,

@@ -35,7 +35,7 @@ def entries(ledger: Ledger) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     for key, entry in ledger.entries.items():
         flops[key.path] += entry.executed_flops
         if group_of(key.kind) != "other" and not key.path.endswith("attn"):
-            calls[key.path, key.kind] += entry.calls
+            calls[key.path, key.kind] += entry.launches
     return +flops, calls
 
 

@@ -19,7 +19,16 @@ from analytic.workload import ALL_GRIDS, MODES, gundam
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 TINY = ModelSpec.from_preset("tiny")
-SUMMED = ("executed_flops", "useful_flops", "counter_flops", "cuda_core_flops", "eager_bytes", "fused_bytes", "kv_bytes")
+SUMMED = (
+    "launches",
+    "executed_flops",
+    "useful_flops",
+    "counter_flops",
+    "cuda_core_flops",
+    "eager_bytes",
+    "fused_bytes",
+    "kv_bytes",
+)
 SIZES = st.integers(1, 5000)
 RUNS = st.builds(
     Execution,
@@ -91,7 +100,7 @@ def test_the_multiplier_scales_work_but_not_weights() -> None:
     seven = model.forward_cost()
     assert seven.executed_flops == 7 * once.executed_flops
     assert model.forward_cal_io() == 7 * once.eager_bytes
-    assert model.forward_memory_weight() == once.weight_bytes
+    assert (model.forward_memory_weight(), seven.launches) == (once.weight_bytes, once.launches)
     assert model.backward_tensor_core_flops() == 7 * _vision().backward_tensor_core_flops()
     assert model.backward_cal_io() == 7 * _vision().backward_cal_io()
     model.start_prefill(16, 1)

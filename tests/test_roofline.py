@@ -12,6 +12,7 @@ from analytic.roofline import Ceilings, TimedCost, decode_context_len, floor_s, 
 from analytic.spec import ModelSpec
 
 COST = Cost(
+    launches=100,
     executed_flops=4_000,
     useful_flops=3_000,
     counter_flops=4_000,
