@@ -226,6 +226,7 @@ def _modules(tree: CostNode) -> list[dict[str, Any]]:
                     "module": path,
                     "layer": node.layer,
                     "modules": times,
+                    "launches": times * sum(int(op.launches) for op in node.ops),
                     "executed_flops": times * sum(int(op.executed_flops) for op in node.ops),
                     "cuda_core_flops": times * sum(int(op.cuda_core_flops) for op in node.ops),
                     "eager_bytes": times * sum(int(op.eager_bytes) for op in node.ops),
@@ -255,11 +256,12 @@ def _cost_text(answer: dict[str, Any]) -> str:
         f"{workload['bos_tokens']} BOS + {workload['text_tokens']} text; batch {workload['batch_size']}, logits "
         f"{workload['logits']}",
     ]
-    rows = [["stage", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
+    rows = [["stage", "launches", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
     for name, stage in answer["stages"].items():
         rows.append(
             [
                 name if name != "decode" else f"decode, mean of {workload['decode_steps']} tokens",
+                f"{stage['launches']:,}",
                 f"{stage['executed_flops'] / 1e9:,.3f}",
                 f"{stage['useful_flops'] / 1e9:,.3f}",
                 f"{stage['eager_bytes'] / 1e9:,.3f}",
@@ -272,10 +274,10 @@ def _cost_text(answer: dict[str, Any]) -> str:
     lines.append(_joined(rows))
     for name, stage in answer["stages"].items():
         if "modules" in stage:
-            heading = ["module", "x", "FLOP", "bytes", "weight bytes"]
+            heading = ["module", "x", "launches", "FLOP", "bytes", "weight bytes"]
             body = [
                 [row["module"], str(row["modules"])]
-                + [f"{row[key]:,}" for key in ("executed_flops", "eager_bytes", "weight_bytes")]
+                + [f"{row[key]:,}" for key in ("launches", "executed_flops", "eager_bytes", "weight_bytes")]
                 for row in stage["modules"]
             ]
             lines += ["", f"{name} by module", _joined([heading, *body])]

@@ -14,6 +14,7 @@ from analytic.spec import ModelSpec
 from analytic.workload import CropGrid, gundam
 
 STAGE_KEYS = {
+    "launches",
     "executed_flops",
     "useful_flops",
     "counter_flops",
@@ -59,7 +60,7 @@ def test_cost_without_an_image_has_no_vision(capsys: pytest.CaptureFixture[str])
 def test_cost_by_module_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     stages = answer(capsys, "cost", "--image-size", "1654x2339", "--seq-len", "1024", "--by-module")["stages"]
     for name in ("vision", "prefill"):
-        for key in ("executed_flops", "cuda_core_flops", "eager_bytes", "weight_bytes"):
+        for key in ("launches", "executed_flops", "cuda_core_flops", "eager_bytes", "weight_bytes"):
             assert sum(row[key] for row in stages[name]["modules"]) == stages[name][key]
 
 
