@@ -13,10 +13,11 @@ import pytest
 from fixtures import builds, compare_builds
 from fixtures.builds import BuildError, build_of, dependencies
 from fixtures.compare_builds import main, parsed
+from fixtures.conversation import WorkerError
 from fixtures.counted import Work
 from fixtures.pairs import Pair
 from fixtures.pairwise import Verdict
-from fixtures.processes import HERE, Amount, Build, WorkerError
+from fixtures.processes import HERE, Amount, Build
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYER = "model.language_model.layers.*.self_attn"

@@ -9,12 +9,13 @@ import pytest
 
 from fixtures import noise
 from fixtures.calls import Calls
+from fixtures.conversation import WorkerError
 from fixtures.counted import counted
 from fixtures.fingerprint import measurement_version
 from fixtures.medians import Noise, StageNoise, log_spread
 from fixtures.noise import lines
 from fixtures.points import TIMED_STAGES
-from fixtures.processes import HERE, WorkerError, WorkerProcess, runs_for
+from fixtures.processes import HERE, WorkerProcess, runs_for
 from fixtures.worker import Job, Worker
 from tests.samples import JOB, PLACE
 
