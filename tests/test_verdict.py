@@ -23,8 +23,8 @@ def through_a_record(made: Verdict) -> Verdict | None:
     """What a record with `made` in it says; the record is held to its schema."""
     whole = json.loads((DATA / "record.v3.json").read_text())
     whole |= {"gate": made.as_json(), "command": ["pytest", *made.context.command]}
+    record.check(whole, where="the record of the test")  # as it is before it is written
     whole = json.loads(json.dumps(whole, allow_nan=False))
-    record.check(whole, where="the record of the test")
     return Verdict.from_record(whole)
 
 
