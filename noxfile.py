@@ -131,6 +131,13 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def merge(session: nox.Session) -> None:
+    """Join the runs of separate runners into one: -- RUN_DIR... [--whole]; it fails where they disagree."""
+    install(session)
+    session.run("python", "-m", "fixtures.merge", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session, device_extra(session))
