@@ -138,6 +138,13 @@ def merge(session: nox.Session) -> None:
 
 
 @nox.session
+def fleet(session: nox.Session) -> None:
+    """Run the benchmarks on many workers with Ray: -- [--address ADDRESS] and the options of `pytest benchmarks`."""
+    install(session, "[fleet]")
+    session.run("python", "-m", "fixtures.fleet", *session.posargs)
+
+
+@nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session, device_extra(session))
