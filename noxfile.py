@@ -166,6 +166,13 @@ def scaling(session: nox.Session) -> None:
 
 
 @nox.session
+def predict_study(session: nox.Session) -> None:
+    """Predicted against measured time of every stage, from microbenchmarks of single operators alone."""
+    install(session, device_extra(session))
+    run_module(session, "fixtures.predict_study", *session.posargs)
+
+
+@nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
     install(session, device_extra(session))
