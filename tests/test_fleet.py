@@ -20,6 +20,7 @@ from analytic import stored
 from fixtures import fleet, record
 from fixtures.bench import Bench
 from fixtures.conversation import Conversation, WorkerError
+from fixtures.fleet_options import Asked
 from fixtures.merged import MergeError
 from fixtures.points import Point, benchmarks
 from fixtures.served import by_benchmark
@@ -157,7 +158,7 @@ def test_without_ray_one_sentence_names_the_extra(
 
 def test_the_options_of_a_run_are_forwarded_with_the_device_that_was_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stored.ROOT)
-    asked = fleet.parsed(["--workers", "3", "--seq-len=64", "--baseline-dir", "baselines", "--device", "meta"])
+    asked = Asked.parsed(["--workers", "3", "--seq-len=64", "--baseline-dir", "baselines", "--device", "meta"])
     assert asked.workers == 3
     assert asked.forwarded[-4:] == ("--device", "meta", "--baseline-dir", str(stored.ROOT / "baselines"))
     assert "--workers" not in asked.forwarded
@@ -172,6 +173,7 @@ def test_the_options_of_a_run_are_forwarded_with_the_device_that_was_settled(mon
     ("arguments", "device", "gpus"),
     [
         ([], "meta", 0),
+        (["--gpus-per-worker", "0"], "meta", 0),
         (["--gpus-per-worker", "1"], "cuda", 1),
         (["--accelerator-type", "H200"], "cuda", 1),
         (["--device", "cuda"], "cuda", 1),
@@ -182,7 +184,7 @@ def test_the_options_of_a_run_are_forwarded_with_the_device_that_was_settled(mon
 def test_the_devices_of_a_cluster_are_settled_without_looking_for_them_here(
     arguments: list[str], device: str, gpus: int
 ) -> None:
-    asked = fleet.parsed(["--address", "auto", *arguments])
+    asked = Asked.parsed(["--address", "auto", *arguments])
     assert (asked.device, asked.gpus_per_worker) == (device, gpus)
     last = len(asked.forwarded) - 1 - asked.forwarded[::-1].index("--device")
     assert asked.forwarded[last + 1] == device
@@ -191,12 +193,12 @@ def test_the_devices_of_a_cluster_are_settled_without_looking_for_them_here(
 def test_workers_take_a_core_a_gpu_or_a_whole_node() -> None:
     resources = {"CPU": 20.0, "GPU": 3.0, "accelerator_type:H200": 1.0, "accelerator_type:A100": 1.0}
     nodes = [8, 8, 4]
-    meta = fleet.parsed(["--address", "auto"])
+    meta = Asked.parsed(["--address", "auto"])
     assert fleet.placing(meta, resources, nodes) == (20, {"num_cpus": 1, "num_gpus": 0})
     assert fleet.placing(replace(meta, workers=2), resources, nodes)[0] == 2
-    cuda = fleet.parsed(["--address", "auto", "--accelerator-type", "H200"])
+    cuda = Asked.parsed(["--address", "auto", "--accelerator-type", "H200"])
     assert fleet.placing(cuda, resources, nodes) == (3, {"num_cpus": 1, "num_gpus": 1, "accelerator_type": "H200"})
-    cpu = fleet.parsed(["--address", "auto", "--device", "cpu", "--preset", "tiny"])
+    cpu = Asked.parsed(["--address", "auto", "--device", "cpu", "--preset", "tiny"])
     assert fleet.placing(cpu, resources, nodes) == (2, {"num_cpus": 8, "num_gpus": 0})
     with pytest.raises(ValueError, match="--accelerator-type: got 'B300', accepted: A100, H200"):
         fleet.placing(replace(cuda, accelerator_type="B300"), resources, nodes)
@@ -220,7 +222,7 @@ ASKED = ("--seq-len", "1024", "--device", "meta")
 
 def test_what_workers_did_is_one_run_in_the_order_of_one_process() -> None:
     found = fleet.joined(
-        fleet.parsed(list(ASKED)),
+        Asked.parsed(list(ASKED)),
         [done("decode", worker="worker 2", attempt=2), done("prefill"), done("vision", worker="worker 2")],
     )
     assert [(one.name, one.source, one.attempt) for one in found.points] == [
@@ -239,13 +241,13 @@ def test_workers_that_disagree_are_refused_by_name() -> None:
     with pytest.raises(
         MergeError, match=r"prefill\[1024\]: compared.read_bytes.measured: [\d,]+ in worker 1, 5 in worker 2"
     ):
-        fleet.joined(fleet.parsed(list(ASKED)), [done("prefill"), replace(other, record=wrong)])
+        fleet.joined(Asked.parsed(list(ASKED)), [done("prefill"), replace(other, record=wrong)])
 
 
 def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked, tasks = fleet.parsed([*ASKED, "--output-dir", str(tmp_path)]), Tasks([])
+    asked, tasks = Asked.parsed([*ASKED, "--output-dir", str(tmp_path)]), Tasks([])
     results = [done("vision", attempt=2), done("decode", worker="worker 2", failures=["decode[1024]: out of memory"])]
     tasks.lost(Task(benchmark="vision[gundam-2x1]", attempt=1), worker="worker 3", reason="killed")
     tasks.lost(Task(benchmark="prefill[1024]", attempt=3), worker="worker 4", reason="killed")
@@ -262,7 +264,7 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
 
 def test_a_fleet_that_measured_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(done("vision", failures=["vision[gundam-2x1]: boom"]), record=None)
-    asked = fleet.parsed([*ASKED, "--output-dir", str(tmp_path / "out")])
+    asked = Asked.parsed([*ASKED, "--output-dir", str(tmp_path / "out")])
     assert fleet.conclude(asked, [nothing], Tasks([]), workers=1, took_s=1.0, command=["nox"]) == 1
     assert capsys.readouterr().out == "nothing was measured\nvision[gundam-2x1]: boom\n"
     assert not (tmp_path / "out").exists()
