@@ -49,7 +49,9 @@ class SamAttention(AnalyticLayer):
                     self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
                 ),
                 self._relative_position_sum(),
+                self._distances(),
                 self._moved(),
+                self._bias_copied(),
             ),
             parameter_bytes=tables,
             fused_bytes=tokens * (2 * width * b) + weights,
@@ -90,24 +92,34 @@ class SamAttention(AnalyticLayer):
         )
 
     def _relative_position_sum(self) -> Op:
-        """Distances between positions, interpolation of the two tables, and the sum of both axes into a bias per score."""
+        """The sum of both axes into a bias for every score."""
         b, scores = self.run.dtype_bytes, self._shape().score_elements
         per_axis = self.groups * (self.spec.num_heads * self.side**3)
-        resized = 2 * (2 * self.side - 1) * self.spec.head_dim
+        return ops.pointwise(
+            launches=1,
+            flops=scores,
+            read=per_axis * (2 * b),
+            written=scores * b,
+            live=scores * (2 * b) + self._sources(),
+        )
+
+    def _distances(self) -> Op:
+        """For each axis the distances between positions, and its table interpolated to their number."""
+        b, n, pairs = self.run.dtype_bytes, self.side, self.side * self.side
+        resized = 2 * (2 * n - 1) * self.spec.head_dim
         table_side = self.spec.window_size if self.windowed else self.spec.native_grid
         table = 2 * (2 * table_side - 1) * self.spec.head_dim
-        n, pairs = self.side, self.side * self.side
         return ops.pointwise(
-            launches=1 + 2 * 8,  # the sum; for each axis interpolation, 2 arange, 2 products, difference, shift, cast
-            flops=scores + resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
-            read=per_axis * (2 * b) + table * b + 2 * (24 * n + 8 * pairs),
-            written=scores * b + resized * b + 2 * (24 * n + 16 * pairs),
-            live=scores * (2 * b) + self._sources(),
+            launches=2 * 8,  # interpolation, 2 arange, 2 products, difference, shift, cast
+            flops=resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
+            read=table * b + 2 * (24 * n + 8 * pairs),
+            written=resized * b + 2 * (24 * n + 16 * pairs),
+            live=0,
             weight=table * b,
         )
 
     def _moved(self) -> Op:
-        """Gathers of the tables, and the copies that make q, k, v, the bias and the output contiguous."""
+        """Gathers of the tables, and the copies that make q, k, v and the output contiguous."""
         b, side = self.run.dtype_bytes, self.side
         tokens = self.groups * (side * side)
         gathered = 2 * side * side * self.spec.head_dim * b
@@ -115,10 +127,14 @@ class SamAttention(AnalyticLayer):
         # and the output of a fused kernel, which keeps the layout of q, is not
         single = 2 + (self.run.attention_kernel != "fused")
         several = (self.groups > 1) * 1
-        width_copies = single + (5 - single) * several
-        copied = tokens * (self.spec.hidden_size * b) * width_copies + self._shape().score_elements * b
+        copied = tokens * (self.spec.hidden_size * b) * (single + (5 - single) * several)
         return ops.movement(
-            launches=2 + single + (3 - single) * several + 1,  # gathers, copies of width, the bias; q, k and v are one copy
+            launches=2 + single + (3 - single) * several,  # gathers, copies of width; q, k and v are one copy
             read=copied + gathered + 2 * side * side * 8,
             written=copied + gathered,
         )
+
+    def _bias_copied(self) -> Op:
+        """The copy that makes the bias contiguous."""
+        bias = self._shape().score_elements * self.run.dtype_bytes
+        return ops.movement(launches=1, read=bias, written=bias)
