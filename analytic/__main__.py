@@ -1,7 +1,7 @@
 """`python -m analytic`: what a page must cost, without torch.
 
 `cost` one point by stage, `crops` how images are cut, `sweep` a scaling table as files, `demand` how fast a device has to
-be, `capacity` what fits in memory.
+be, `predict` how long a measured device takes, `capacity` what fits in memory.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     demand.add_argument("--json", action="store_true", help="every length and page, in base units")
     demand.set_defaults(command=commands.demand_command)
 
+    predict = subparsers.add_parser("predict", help="time of each stage on a device whose rates were measured")
+    known = predict.add_mutually_exclusive_group(required=True)
+    known.add_argument("--device", metavar="NAME", help="a device with a baselines/NAME/rates.json")
+    known.add_argument("--rates", type=Path, metavar="FILE", help="or a rates.json of `nox -s predict_study`")
+    _add_page(predict, required=True)
+    predict.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, image included")
+    predict.add_argument("--json", action="store_true", help="seconds, by class of operators too")
+    predict.set_defaults(command=commands.predict_command)
+
     capacity = subparsers.add_parser("capacity", help="largest batch and most pages in flight that fit in memory")
     memory = capacity.add_mutually_exclusive_group(required=True)
     memory.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
@@ -73,14 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--json", action="store_true", help="JSON in bytes")
     capacity.set_defaults(command=commands.capacity_command)
 
-    for command in (cost, sweep, demand):
+    for command in (cost, sweep, demand, predict):
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
         command.add_argument("--batch-size", type=int, default=1, metavar="B", help="(default: 1)")
+    for command in (cost, sweep, demand):
         command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
-    for command in (cost, sweep, demand, capacity):
-        command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
+    for command in (cost, sweep, demand, predict, capacity):
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
         command.add_argument("--experts", default="grouped_mm", help="grouped_mm or batched_mm (default: grouped_mm)")
+    for command in (cost, sweep, demand, capacity):
+        command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
         command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
     return parser
 

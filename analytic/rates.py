@@ -1,50 +1,77 @@
-"""What a device does with one operator alone, by the class of the operator: rates and bandwidths, each measured on its own.
+"""What a device does with operators alone, by the class of the operator: a start and a rate, each measured on its own.
 
-Nothing here is fitted to a model: a rate belongs to a shape class (how long the sums of a product are, how many bytes an
-operator moves), and `fixtures/microbench.py` measures it with a single operator of that shape.
+Nothing here is fitted to a model. A rate belongs to a class of operators and a size (how long the sums of a product are,
+how many bytes are moved), and `fixtures/device_rates.py` measures it with operators of that class and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from math import exp, log
 from pathlib import Path
 from typing import Any, Final
 
 from analytic import stored
+from analytic.roofline import Ceilings
 
 SCHEMA: Final = "rates.v1.schema.json"
 
 
 class ShapeClass(StrEnum):
-    """Operators that a device treats alike.
+    """Operators that a device treats alike, with what their rate is over.
 
-    product      dense products, over the length of their sums: a linear's input width
-    grouped      products of tokens grouped by expert, over the length of their sums
-    convolution  over the length of their sums: channels in times kernel
-    attention    fused attention, over the positions it looks at
-    stream       pointwise operators and reductions, over the bytes of one operator
-    movement     copies with another layout, padding, gathers, over the bytes of one operator
-    norm         layer norm, over the bytes of one operator
-    activation   GELU and SiLU, over the bytes of one operator
+    In FLOP/s:
+
+    product           dense products: rows, and the length of their sums (a linear's input width)
+    biased_product    the same with a bias for every column
+    grouped           products of tokens grouped by expert: rows of all experts, and the length of their sums
+    convolution       the length of their sums: channels in times kernel
+    patches           the same where windows do not overlap, as pixels become patches
+    attention         fused attention of many queries: head width, and the positions looked at
+    causal_attention  the same, each query looking back only; FLOPs are those of all pairs
+    biased_attention  the same with a bias added to every score
+    single_query      one query a sequence
+
+    In bytes/s, over the bytes of one operator, or of all operators where a few belong together:
+
+    read, write       pointwise operators: what they read, what they write
+    broadcast         pointwise operators that write far more than they read: also by the length of the innermost axis
+    movement          copies with another layout, padding, gathers
+    join              a cache made longer by one position
+    layer_norm        one operator
+    activation        GELU and SiLU
+    rms_norm          the operators of one RMSNorm together
+    rotary            the operators that rotate one tensor, together
+    mask              a mask over pairs of positions as transformers builds it, together
+    gate              softmax, top K and scaling of the scores of a router, together
+    routing           rows sorted by expert: sort, count, gather, scatter, together
     """
 
     PRODUCT = "product"
+    BIASED_PRODUCT = "biased_product"
     GROUPED = "grouped"
     CONVOLUTION = "convolution"
+    PATCHES = "patches"
     ATTENTION = "attention"
-    STREAM = "stream"
+    CAUSAL_ATTENTION = "causal_attention"
+    BIASED_ATTENTION = "biased_attention"
+    SINGLE_QUERY = "single_query"
+    READ = "read"
+    WRITE = "write"
+    BROADCAST = "broadcast"
     MOVEMENT = "movement"
-    NORM = "norm"
+    JOIN = "join"
+    LAYER_NORM = "layer_norm"
     ACTIVATION = "activation"
-
-
-FLOP_CLASSES: Final = (ShapeClass.PRODUCT, ShapeClass.GROUPED, ShapeClass.CONVOLUTION, ShapeClass.ATTENTION)
-"""Classes whose rate is in FLOP/s; that of the others is in bytes/s, read and written."""
+    RMS_NORM = "rms_norm"
+    ROTARY = "rotary"
+    MASK = "mask"
+    GATE = "gate"
+    ROUTING = "routing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,46 +91,79 @@ class RateCurve:
 
     def at(self, size: float) -> float:
         """The rate at `size`."""
-        place = bisect_left(self.sizes, size)
-        if place == 0:
-            return self.rates[0]
-        if place == len(self.sizes):
-            return self.rates[-1]
-        low, high = self.sizes[place - 1], self.sizes[place]
-        share = log(size / low) / log(high / low)
-        return exp(log(self.rates[place - 1]) * (1 - share) + log(self.rates[place]) * share)
+        return _between(self.sizes, self.rates, size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassRates:
+    """One class: `start_s`, seconds of an operator that has nothing to do, and its rate beyond that.
+
+    `curves` by a second size where there is one: rows of a product, width of an attention's heads, length of the axis that
+    a broadcast fills; else by 0.
+    """
+
+    start_s: float
+    curves: Mapping[int, RateCurve]
+
+    def __post_init__(self) -> None:
+        if not (self.start_s >= 0 and self.curves):
+            raise ValueError(
+                f"start_s: got {self.start_s}, {len(self.curves)} curves; accepted: seconds, at least one curve"
+            )
+
+    def at(self, size: float, *, beside: float = 0) -> float:
+        """The rate at `size`, with the second size `beside`."""
+        if len(self.curves) == 1:
+            return next(iter(self.curves.values())).at(size)
+        keys = sorted(self.curves)
+        return _between(keys, [self.curves[key].at(size) for key in keys], beside)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """A device's rates for one model's dtype and head widths.
+    """A device's rates for one model's dtype, widths and heads.
 
-    launch_s     seconds that one operator takes beyond its work, launched from a stack of modules
-    overlapped   the device works while the host launches: a stage takes the longer of the two, not the sum
-    attention    by head width
-    curves       the other classes
+    flops_per_s  a large product, and
+    bytes_per_s  a large copy: the ceilings of the floor
+    host_s       seconds of the host for one operator of transformers' modules: Python, views, and the launch where the
+                 device works while the host goes on (`overlapped`)
+    cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory
     """
 
     device_name: str
     model_variant: str
     dtype: str
     threads: int
-    launch_s: float
+    flops_per_s: float
+    bytes_per_s: float
+    host_s: float
     overlapped: bool
-    attention: Mapping[int, RateCurve]
-    curves: Mapping[ShapeClass, RateCurve]
+    cache_bytes: int
+    classes: Mapping[ShapeClass, ClassRates]
+
+    def __post_init__(self) -> None:
+        missing = [str(one) for one in ShapeClass if one not in self.classes]
+        if missing:
+            raise ValueError(f"classes: got none for {', '.join(missing)}; accepted: all of {', '.join(ShapeClass)}")
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """What a time floor is reckoned with."""
+        return Ceilings(flops_per_s=self.flops_per_s, bytes_per_s=self.bytes_per_s)
 
     def as_json(self) -> dict[str, Any]:
         """The file (schemas/rates.v1.schema.json)."""
-        plain = {
-            name: getattr(self, name)
-            for name in ("device_name", "model_variant", "dtype", "threads", "launch_s", "overlapped")
-        }
+        names = [field.name for field in fields(self) if field.name != "classes"]
         return {
             "schema_version": "1.0",
-            **plain,
-            "attention": {str(width): asdict(curve) for width, curve in self.attention.items()},
-            "curves": {str(name): asdict(curve) for name, curve in self.curves.items()},
+            **{name: getattr(self, name) for name in names},
+            "classes": {
+                str(name): {
+                    "start_s": one.start_s,
+                    "curves": {str(key): asdict(curve) for key, curve in one.curves.items()},
+                }
+                for name, one in self.classes.items()
+            },
         }
 
 
@@ -111,9 +171,11 @@ def read(path: Path) -> Rates:
     """The rates in `path`. Raises ValueError naming the file and what is wrong with it."""
     loaded = stored.read(path, schema=SCHEMA)
     loaded.pop("schema_version")
-    loaded["attention"] = {int(width): _curve(found) for width, found in loaded["attention"].items()}
-    loaded["curves"] = {ShapeClass(name): _curve(found) for name, found in loaded["curves"].items()}
-    return Rates(**loaded)
+    try:
+        loaded["classes"] = {ShapeClass(name): _class(found) for name, found in loaded["classes"].items()}
+        return Rates(**loaded)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write(rates: Rates, path: Path) -> None:
@@ -126,5 +188,20 @@ def write(rates: Rates, path: Path) -> None:
     stored.write_at_once(path, json.dumps(built, indent=1, allow_nan=False) + "\n")
 
 
-def _curve(found: Mapping[str, list[float]]) -> RateCurve:
-    return RateCurve(tuple(found["sizes"]), tuple(found["rates"]))
+def _class(found: Mapping[str, Any]) -> ClassRates:
+    curves = {int(key): RateCurve(tuple(one["sizes"]), tuple(one["rates"])) for key, one in found["curves"].items()}
+    return ClassRates(start_s=found["start_s"], curves=curves)
+
+
+def _between(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
+    """The value at `size`: a power law between two neighbours, the nearest one beyond the ends."""
+    place = bisect_left(sizes, size)
+    if place == 0:
+        return values[0]
+    if place == len(sizes):
+        return values[-1]
+    low, high = sizes[place - 1], sizes[place]
+    if low <= 0:
+        return values[place]
+    share = log(size / low) / log(high / low)
+    return exp(log(values[place - 1]) * (1 - share) + log(values[place]) * share)

@@ -1,4 +1,4 @@
-"""Predicted time: each operator at the rate of its class, launches added or hidden; rates survive their file."""
+"""Predicted time: each operator at the rate of its class, the host between them; rates survive their file."""
 
 import json
 from dataclasses import replace
@@ -8,38 +8,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytic import predict_command
 from analytic import rates as stored_rates
+from analytic.__main__ import main
+from analytic.attention import AttentionShape, products
 from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.op import Op
-from analytic.ops import linear, movement, pointwise
-from analytic.predict import predict
-from analytic.rates import FLOP_CLASSES, RateCurve, Rates, ShapeClass
+from analytic.ops import conv2d, linear, movement, pointwise
+from analytic.predict import op_times, predict
+from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures import predict_study
-from fixtures.predict_study import Case, lines, names
 
 TINY = ModelSpec.from_preset("tiny")
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 
 
-def flat(rate: float) -> RateCurve:
-    return RateCurve((1.0,), (rate,))
+def flat(rate: float, *, start_s: float = 0.0) -> ClassRates:
+    return ClassRates(start_s=start_s, curves={0: RateCurve((1.0,), (rate,))})
 
 
-def rates(*, launch_s: float = 1e-6, overlapped: bool = False) -> Rates:
-    """1 GFLOP/s in every product, 1 GB/s in every copy."""
+def rates(*, host_s: float = 1e-6, overlapped: bool = False, **special: ClassRates) -> Rates:
+    """1 GFLOP/s in every product, 1 GB/s in every copy, no start; `special` by class."""
     return Rates(
         device_name="a device",
         model_variant="tiny",
         dtype="float32",
         threads=1,
-        launch_s=launch_s,
+        flops_per_s=1e12,
+        bytes_per_s=1e11,
+        host_s=host_s,
         overlapped=overlapped,
-        attention={16: flat(1e9)},
-        curves={kind: flat(1e9) for kind in ShapeClass if kind is not ShapeClass.ATTENTION},
+        cache_bytes=1 << 40,
+        classes={name: special.get(str(name), flat(1e9)) for name in ShapeClass},
     )
 
 
@@ -57,44 +60,78 @@ def node(*ops: Op, layer: str = "Linear", copies: tuple[str, ...] = ()) -> CostN
     )
 
 
+def shape_class(op: Op, layer: str = "Linear") -> ShapeClass:
+    return next(op_times([node(op, layer=layer)], TINY, rates())).shape_class
+
+
 def test_a_product_takes_the_longer_of_its_flops_and_its_bytes() -> None:
     # 2 * 1000 * 64 * 32 FLOPs at 1 GFLOP/s: 4.096 ms; (64,000 + 2,048 + 32,000) * 4 bytes at 1 GB/s: 0.392 ms
     op = linear(tokens=1000, width_in=64, width_out=32, bias=False, b=4)
     assert predict([node(op)], TINY, rates()).time_s == pytest.approx(4.096e-3 + 1e-6)
-    fast = replace(rates(), curves=dict(rates().curves) | {ShapeClass.PRODUCT: flat(1e12)})
-    assert predict([node(op)], TINY, fast).time_s == pytest.approx(0.392192e-3 + 1e-6)
+    assert predict([node(op)], TINY, rates(product=flat(1e12))).time_s == pytest.approx(0.392192e-3 + 1e-6)
 
 
-def test_a_products_rate_is_that_of_the_length_of_its_sums() -> None:
+def test_a_products_rate_is_that_of_its_rows_and_the_length_of_its_sums() -> None:
     op = linear(tokens=1000, width_in=64, width_out=32, bias=False, b=4)
-    curve = RateCurve((64.0, 128.0), (1e9, 8e9))
-    known = replace(rates(launch_s=0), curves=dict(rates().curves) | {ShapeClass.PRODUCT: curve})
-    assert predict([node(op)], TINY, known).time_s == pytest.approx(4.096e-3)
+    curves = {10: RateCurve((64.0, 128.0), (1e7, 8e7)), 1000: RateCurve((64.0, 128.0), (1e8, 8e8))}
+    known = rates(host_s=0, product=ClassRates(start_s=2e-6, curves=curves))
+    assert predict([node(op)], TINY, known).time_s == pytest.approx(40.96e-3 + 2e-6)
+    fewer = linear(tokens=100, width_in=64, width_out=32, bias=False, b=4)  # between the two, a power law
+    assert predict([node(fewer)], TINY, known).time_s == pytest.approx(4.096e-4 / 10**-1.5 + 2e-6, rel=1e-3)
 
 
-def test_copies_of_a_layer_and_their_launches_add_up() -> None:
+def test_weights_that_do_not_stay_in_the_cache_are_read_from_memory() -> None:
+    near_and_far = ClassRates(start_s=0.0, curves={0: RateCurve((1e4, 1e6), (1e12, 1e9))})
+    op = linear(tokens=1, width_in=64, width_out=32, bias=False, b=4)  # 8,192 bytes of weights
+    known = rates(host_s=0, product=flat(1e15), write=flat(1e15), read=near_and_far)
+    assert predict([node(op)], TINY, known).time_s == pytest.approx((8192 + 256) / 1e12, rel=1e-3)
+    assert predict([node(op)], TINY, replace(known, cache_bytes=8191)).time_s == pytest.approx(8192 / 1e9, rel=1e-3)
+
+
+def test_copies_of_a_layer_and_the_host_between_operators_add_up() -> None:
     op = movement(launches=3, read=500, written=500)
-    one = predict([node(op)], TINY, rates())
-    assert (one.launches, one.launch_s) == (3, pytest.approx(3e-6))
-    assert one.time_s == pytest.approx(1e-6 + 3e-6)
-    many = predict([node(op, copies=("0", "1", "2"))], TINY, rates())
+    one = predict([node(op)], TINY, rates(movement=flat(1e9, start_s=2e-6)))
+    assert (one.launches, one.host_s) == (3, pytest.approx(3e-6))
+    assert one.time_s == pytest.approx(1e-6 + 3 * 2e-6 + 3e-6)
+    many = predict([node(op, copies=("0", "1", "2"))], TINY, rates(movement=flat(1e9, start_s=2e-6)))
     assert many.launches == 9
     assert many.time_s == pytest.approx(3 * one.time_s)
 
 
-def test_launches_are_hidden_where_the_device_works_meanwhile() -> None:
-    # 1 us of work under 3 us of launches, and the other way round
+def test_the_longer_of_host_and_device_counts_where_the_device_works_meanwhile() -> None:
+    # 3 us of host over 1 us of work; one launch over 100 us of work
     short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
-    assert predict([node(short, long)], TINY, rates(overlapped=True)).time_s == pytest.approx(3e-6 + 100e-6)
+    assert predict([node(short)], TINY, rates(overlapped=True)).time_s == pytest.approx(3e-6)
+    assert predict([node(short, long)], TINY, rates(overlapped=True)).time_s == pytest.approx(101e-6)
 
 
-def test_some_layers_operators_are_a_class_of_their_own() -> None:
+def test_operators_are_classed_by_their_layer_and_by_what_they_count() -> None:
     op = pointwise(launches=1, flops=1, read=500, written=500, live=0)
-    found = {
-        layer: set(predict([node(op, layer=layer)], TINY, rates()).work_s)
-        for layer in ("LayerNorm", "Activation", "SamMLP")
+    assert {layer: shape_class(op, layer) for layer in ("LayerNorm", "Activation", "SamMLP", "DeepseekV2RMSNorm")} == {
+        "LayerNorm": ShapeClass.LAYER_NORM,
+        "Activation": ShapeClass.ACTIVATION,
+        "SamMLP": ShapeClass.WRITE,
+        "DeepseekV2RMSNorm": ShapeClass.RMS_NORM,
     }
-    assert found == {"LayerNorm": {ShapeClass.NORM}, "Activation": {ShapeClass.ACTIVATION}, "SamMLP": {ShapeClass.STREAM}}
+    spread = pointwise(launches=1, flops=1, read=100, written=800, live=0)
+    assert shape_class(spread, "SamAttention") is ShapeClass.BROADCAST
+    assert [shape_class(linear(tokens=9, width_in=8, width_out=6, bias=bias, b=4)) for bias in (False, True)] == [
+        ShapeClass.PRODUCT,
+        ShapeClass.BIASED_PRODUCT,
+    ]
+    apart = conv2d(batch=1, channels_in=3, channels_out=8, side_in=64, side_out=4, kernel=16, bias=True, b=4)
+    over = conv2d(batch=1, channels_in=8, channels_out=8, side_in=64, side_out=64, kernel=3, bias=False, b=4)
+    assert (shape_class(apart, "Conv2d"), shape_class(over, "Conv2d")) == (ShapeClass.PATCHES, ShapeClass.CONVOLUTION)
+
+
+@pytest.mark.parametrize(("queries", "expected"), [(1, ShapeClass.SINGLE_QUERY), (40, ShapeClass.CAUSAL_ATTENTION)])
+def test_attention_is_sized_by_the_positions_it_looks_at(queries: int, expected: ShapeClass) -> None:
+    shape = AttentionShape(groups=4, queries=queries, keys=100, head_dim=16, useful_pairs=1)
+    op = products(shape, CPU)
+    known = ClassRates(start_s=0.0, curves={16: RateCurve((99.0, 100.0, 101.0), (1e3, 1e6, 1e3))})
+    found = next(op_times([node(op, layer="LlamaFlashAttention2")], TINY, rates(**{str(expected): known})))
+    assert found.shape_class is expected
+    assert found.work_s == pytest.approx(4 * 4 * queries * 100 * 16 / 1e6)
 
 
 def test_every_stage_of_the_model_is_predicted_and_only_what_lies_below_a_path() -> None:
@@ -104,10 +141,21 @@ def test_every_stage_of_the_model_is_predicted_and_only_what_lies_below_a_path()
     sam = predict([root.tree()], TINY, rates(), below="model.vision_tower.sam_encoder")
     assert 0 < sam.time_s < whole.time_s
     assert whole.launches == int(root.forward_cost().launches)
-    assert whole.time_s == pytest.approx(whole.launch_s + sum(whole.work_s.values()))
+    assert whole.time_s == pytest.approx(whole.host_s + sum(whole.device_s.values()))
     root.start_prefill(64, 1)
     prefill = predict([root.tree()], TINY, rates())
-    assert {ShapeClass.PRODUCT, ShapeClass.GROUPED, ShapeClass.ATTENTION} <= set(prefill.work_s)
+    used = set(whole.device_s) | set(prefill.device_s)
+    assert set(ShapeClass) - used == {ShapeClass.READ, ShapeClass.SINGLE_QUERY}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("experts", ["grouped_mm", "batched_mm"])
+def test_every_kernel_of_the_model_is_predicted(attention: str, experts: str) -> None:
+    run = Execution(device="cpu", attention=attention, experts=experts, dtype="float32")  # type: ignore[arg-type]
+    root = DeepseekOCRModel.from_spec(TINY, run=run)
+    root.start_prefill(64, 2)
+    root.start_decode()
+    assert predict([root.tree()], TINY, rates()).time_s > 0
 
 
 @given(size=st.floats(1, 1e9))
@@ -134,44 +182,40 @@ def test_rates_survive_their_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rates.json"
     stored_rates.write(rates(), path)
     assert stored_rates.read(path) == rates()
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"launch_s": 0}))
-    with pytest.raises(ValueError, match=r"rates.json: does not fit .*launch_s"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host_s": -1}))
+    with pytest.raises(ValueError, match=r"rates.json: does not fit .*host_s"):
         stored_rates.read(path)
 
 
-def test_the_study_says_median_and_worst_and_what_lies_below_the_floor() -> None:
-    def case(point: str, predicted: float, measured: float) -> Case:
-        return Case(
-            stage="prefill", point=point, floor_s=0.5, predicted_s=predicted, measured_s=measured, launches=1, launch_s=0.1
-        )
-
-    said = lines([case("1", 1.1, 1.0), case("2", 0.8, 1.0), case("3", 0.4, 0.4)])
-    assert "all: median absolute error 10.0%, worst -20.0% at prefill[2]" in said
-    assert said[-1] == "floor <= measured: NOT at prefill[3]"
-    assert {name.partition("[")[0] for name in names()} >= {"vision", "sam", "clip", "projector", "prefill", "decode"}
+def test_rates_without_a_class_are_refused() -> None:
+    classes = {name: flat(1e9) for name in ShapeClass if name is not ShapeClass.MASK}
+    with pytest.raises(ValueError, match="classes: got none for mask"):
+        replace(rates(), classes=classes)
 
 
-def test_input_that_can_not_be_used_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert predict_study.main(["--device", "meta", "--output-dir", str(tmp_path)]) == 2
-    assert "device: got 'meta', accepted: cpu, cuda" in capsys.readouterr().err
-    assert predict_study.main(["--preset", "huge", "--output-dir", str(tmp_path)]) == 2
-    assert list(tmp_path.iterdir()) == []
+def test_the_command_says_floor_and_prediction_of_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rates.json"
+    stored_rates.write(rates(), path)
+    page = ["--crop-grid", "2x1", "--seq-len", "1024"]
+    assert main(["predict", "--rates", str(path), *page]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("tiny, float32, on a device, 1 threads; gundam-2x1, 1024 positions\n")
+    assert main(["predict", "--rates", str(path), *page, "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert list(stages) == ["vision", "prefill", "decode"]
+    for stage in stages.values():
+        assert 0 < stage["floor_s"] < stage["predicted_s"]
+        assert stage["predicted_s"] == pytest.approx(stage["host_s"] + sum(stage["device_s"].values()))
+        assert f"{stage['predicted_s'] * 1e3:,.3f}" in said
 
 
-def test_microbenchmarks_measure_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixtures import microbench
-
-    monkeypatch.setattr(microbench, "ROUND_S", 1e-5)
-    monkeypatch.setattr(microbench, "ROUNDS", 1)
-    monkeypatch.setattr(microbench, "BYTES", (1 << 14, 1 << 15, 1 << 16))
-    monkeypatch.setattr(microbench, "CONTEXTS", (16, 32))
-    monkeypatch.setattr(microbench, "ROWS", {"cpu": 64})
-    monkeypatch.setattr(microbench, "SUMS", (16, 32))
-    said: list[str] = []
-    found = microbench.measure(TINY, device="cpu", dtype="float32", progress=said.append)
-    assert set(found.curves) == set(ShapeClass) - {ShapeClass.ATTENTION}
-    assert set(found.attention) == {16}
-    assert all(rate > 0 for curve in found.curves.values() for rate in curve.rates)
-    assert found.launch_s > 0
-    assert len(said) == len(found.curves) + 1
-    assert set(FLOP_CLASSES) <= set(ShapeClass)
+def test_the_command_refuses_what_it_has_no_rates_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_command, "FOLDER", tmp_path)
+    stored_rates.write(rates(), tmp_path / "known" / "rates.json")
+    assert main(["predict", "--device", "h9000", "--no-image", "--seq-len", "64"]) == 2
+    assert "device: got 'h9000', accepted: known" in capsys.readouterr().err
+    assert main(["predict", "--device", "known", "--no-image", "--seq-len", "64"]) == 0
+    assert main(["predict", "--device", "known", "--crop-grid", "2x1", "--seq-len", "64"]) == 2
+    assert "seq_len" in capsys.readouterr().err
