@@ -204,6 +204,40 @@ def parse_page(field: str, text: str) -> VisionWorkload:
         raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(MODES)}") from error
 
 
+PAGE_SIZES: Final = {
+    "a4-200dpi": (1654, 2339),
+    "a4-landscape": (2339, 1654),
+    "letter-200dpi": (1700, 2200),
+    "book-spread": (2480, 1754),
+    "slide-16x9": (1920, 1080),
+    "slide-4x3": (1600, 1200),
+    "newspaper": (2500, 3900),
+    "tall-receipt": (600, 2400),
+    "wide-banner": (3000, 500),
+    "exam-paper": (1440, 2037),
+    "thumbnail": (600, 400),
+}
+"""Shapes of pages in pixels as document benchmarks have them, from spread to receipt."""
+
+
+def page_of(label: str) -> VisionWorkload:
+    """The page behind a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
+
+    Raises ValueError for any other.
+    """
+    if label in MODES:
+        return MODES[label]
+    if label in PAGE_SIZES:
+        return VisionWorkload.from_image(*PAGE_SIZES[label])
+    if label.startswith("gundam-"):
+        return gundam(CropGrid.parse(label.removeprefix("gundam-")))
+    if label.endswith("px"):
+        return VisionWorkload.from_image(*parse_pair("page", label.removesuffix("px"), example="1654x2339px"))
+    raise ValueError(
+        f"page: got {label!r}, accepted: {', '.join(MODES)}, gundam-WxH, WxHpx in pixels, or {', '.join(PAGE_SIZES)}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenLayout:
     """What the positions of a sequence hold: one BOS, the image, then text."""
