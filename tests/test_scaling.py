@@ -14,9 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic import demand, stored, sweep
+from analytic import charts, demand, stored, sweep
 from analytic.workload import MODES
-from fixtures import charts
 from fixtures.calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
