@@ -2,17 +2,20 @@
 
 A batch holds the weights, the KV cache of every page at its full length, and the activations of the stage that needs most,
 run on the whole batch at once. Pages in flight share the weights and keep a cache each, but pass vision and prefill one
-at a time, as a server with continuous batching runs them; decode runs on all of them.
+at a time, as a server with continuous batching runs them; decode runs on all of them. Pages of several shapes in flight
+take the mean cache of the mix, so a run of pages longer than the mean needs room beside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from analytic.checks import whole
 from analytic.execution import Execution
+from analytic.mix import Mix
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout, VisionWorkload
@@ -33,6 +36,10 @@ class Demand:
     def total_bytes(self) -> int:
         """All three together."""
         return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """The parts and their sum (schemas/capacity.v1.schema.json)."""
+        return {**asdict(self), "total_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +85,29 @@ class PageMemory:
         longest = model.start_decode(kv_cache=model.start_prefill(self._seq_len + self._new_tokens - 1, pages))
         peaks.append(int(model.forward_memory_activation()))
         return Demand(weight_bytes=model.weight_bytes, kv_bytes=longest.kv_bytes, activation_bytes=max(peaks))
+
+
+class MixMemory:
+    """The memory of a mix in flight: weights once, the mean cache of the mix, the activations of its largest shape."""
+
+    def __init__(self, spec: ModelSpec, run: Execution, mix: Mix) -> None:
+        self._pages = [
+            (one.share, PageMemory(spec, run, seq_len=one.seq_len, new_tokens=mix.new_tokens, page=one.page))
+            for one in mix.pages
+        ]
+
+    def in_flight(self, pages: int) -> Demand:
+        """`pages` pages of the mix decoding together while one of any shape passes vision and prefill."""
+        found = [(share, memory.in_flight(pages)) for share, memory in self._pages]
+        return Demand(
+            weight_bytes=found[0][1].weight_bytes,
+            kv_bytes=math.ceil(math.fsum(share * need.kv_bytes for share, need in found)),
+            activation_bytes=max(need.activation_bytes for _, need in found),
+        )
+
+    def most_in_flight(self, memory_bytes: int) -> int:
+        """The most pages in flight that fit in `memory_bytes`; 0 where not even one does."""
+        return _most(lambda pages: self.in_flight(pages).total_bytes <= memory_bytes)
 
 
 def capacity(
