@@ -1,7 +1,7 @@
 """`python -m analytic`: what a page must cost, without torch.
 
 `cost` one point by stage, `crops` how images are cut, `sweep` a scaling table as files, `demand` how fast a device has to
-be, `predict` how long a measured device takes, `capacity` what fits in memory.
+be, `predict` how long a measured device takes, `capacity` what a device holds, gets done and costs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from analytic import commands, stored
+from analytic.capacity_command import capacity_command
 from analytic.demand import FIRST_TOKEN_S, TOKEN_S
 from analytic.execution import DTYPE_BYTES
 from analytic.workload import MODES, SWEPT_PAGES
@@ -72,28 +74,45 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="seconds, by class of operators too")
     predict.set_defaults(command=commands.predict_command)
 
-    capacity = subparsers.add_parser("capacity", help="largest batch and most pages in flight that fit in memory")
-    memory = capacity.add_mutually_exclusive_group(required=True)
-    memory.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
-    memory.add_argument("--memory-gb", type=float, metavar="N", help="or its memory in GB (1e9 bytes)")
-    _add_page(capacity, required=False)
-    capacity.add_argument("--seq-len", type=int, default=1024, metavar="S", help="decoder positions (default: 1024)")
-    capacity.add_argument("--new-tokens", type=int, default=512, metavar="K", help="tokens a page (default: 512)")
-    capacity.add_argument("--json", action="store_true", help="JSON in bytes")
-    capacity.set_defaults(command=commands.capacity_command)
+    _add_capacity(subparsers.add_parser("capacity", help="pages that fit in a device, pages/s, and what a million cost"))
 
     for command in (cost, sweep, demand, predict):
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
         command.add_argument("--batch-size", type=int, default=1, metavar="B", help="(default: 1)")
     for command in (cost, sweep, demand):
         command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
-    for command in (cost, sweep, demand, predict, capacity):
+    for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
         command.add_argument("--experts", default="grouped_mm", help="grouped_mm or batched_mm (default: grouped_mm)")
-    for command in (cost, sweep, demand, capacity):
+    for command in (cost, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
         command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
     return parser
+
+
+def _add_capacity(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
+    command.add_argument("--memory-gb", type=float, metavar="N", help="memory in GB (1e9 bytes) (default: the device's)")
+    page = _add_page(command, required=False)
+    page.add_argument(
+        "--mix", nargs="+", metavar="PAGE=SHARE", help="shapes of page, shares that sum up to 1: a4-200dpi=0.7 base=0.3"
+    )
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; of a mix, as below)")
+    length.add_argument(
+        "--prompt-tokens", type=int, metavar="P", help="or what image, BOS and P tokens of a prompt take (default: 16)"
+    )
+    command.add_argument("--new-tokens", type=int, default=512, metavar="K", help="tokens a page (default: 512)")
+    source = "times: floor (the datasheet's roofline) or predicted (default: floor where there is a datasheet)"
+    command.add_argument("--times", choices=("floor", "predicted"), help=source)
+    command.add_argument("--rates", type=_file, metavar="FILE", help="what --times predicted is predicted from: rates.json")
+    command.add_argument("--record", type=_file, metavar="PATH", help="or times that a run measured: its folder or record")
+    command.add_argument("--price-per-hour", type=float, metavar="X", help="of the device, in any currency (default: none)")
+    command.add_argument("--json", action="store_true", help="JSON in bytes and seconds")
+    command.add_argument(
+        "--output-dir", type=_folder, metavar="DIR", help="where capacity.json, .csv and .png go (default: nowhere)"
+    )
+    command.set_defaults(command=capacity_command)
 
 
 def _add_grid(command: argparse.ArgumentParser) -> None:
@@ -104,17 +123,24 @@ def _add_grid(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_page(command: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     image = command.add_mutually_exclusive_group(required=required)
     image.add_argument("--crop-grid", metavar="WxH", help="1024 px view and WxH local views, such as 2x3")
     image.add_argument("--image-size", metavar="WxH", help="page in pixels, cut as the model cuts it")
     image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(MODES)}")
     image.add_argument("--no-image", action="store_true", help="the decoder alone")
+    return image
 
 
 def _folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"got {text!r}, accepted: a folder")
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"got {text!r}, accepted: a file")
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""The commands of `python -m analytic`: each takes the parsed arguments and returns the text to print.
+"""The commands of `python -m analytic` but `capacity`: each takes the parsed arguments and returns the text to print.
 
 ValueError is input that can not be used; nothing is written before everything is checked.
 """
@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from analytic import capacity, demand, hardware, table
+from analytic import demand, table
 from analytic.checks import MOST_STEPS, whole
 from analytic.cost import Cost, CostNode, mean_of
 from analytic.execution import Execution
@@ -21,7 +21,7 @@ from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, crop
 
 def cost_command(asked: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
-    page = _page(asked)
+    page = page_asked(asked)
     layout = TokenLayout.of(asked.seq_len, page)
     whole("decode_steps", asked.decode_steps, most=MOST_STEPS)
     whole("batch_size", asked.batch_size)
@@ -127,45 +127,6 @@ def sweep_command(asked: argparse.Namespace) -> str:
     return "\n".join([*tables, *(f"wrote {path}" for path in paths)])
 
 
-def capacity_command(asked: argparse.Namespace) -> str:
-    """The largest batch and the most pages in flight that fit in a device's memory."""
-    if asked.memory_gb is not None:
-        if not 0 < asked.memory_gb < float("inf"):
-            raise ValueError(f"memory_gb: got {asked.memory_gb}, accepted: gigabytes above zero")
-        name, memory_bytes = f"{asked.memory_gb:g} GB", round(asked.memory_gb * 1e9)
-    else:
-        name, memory_bytes = asked.device, hardware.device(asked.device).memory_bytes
-    page, spec = _page(asked), ModelSpec.from_preset(asked.preset)
-    run = Execution(device="cuda", attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
-    found = capacity.capacity(
-        spec, run, memory_bytes=memory_bytes, seq_len=asked.seq_len, new_tokens=asked.new_tokens, page=page
-    )
-    answer = {
-        "device": name,
-        "memory_bytes": memory_bytes,
-        "seq_len": asked.seq_len,
-        "new_tokens": asked.new_tokens,
-        "page": None if page is None else page.label,
-        "one_page": _demand(found.one_page),
-        "largest_batch": {"pages": found.batch_size, **_demand(found.batch)},
-        "in_flight": {"pages": found.pages_in_flight, **_demand(found.in_flight)},
-    }
-    if asked.json:
-        return json.dumps(answer, indent=1)
-    rows = [["", "pages", "weights GB", "KV GB", "activations GB", "total GB"]]
-    demands = (("one page", 1, found.one_page), ("largest batch", found.batch_size, found.batch))
-    for label, pages, need in (*demands, ("in flight", found.pages_in_flight, found.in_flight)):
-        parts = () if need is None else (need.weight_bytes, need.kv_bytes, need.activation_bytes, need.total_bytes)
-        rows.append([label, f"{pages:,}", *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
-    lines = [
-        f"{spec.model_variant} in {memory_bytes / 1e9:g} GB ({name}), {asked.dtype}; a page: "
-        f"{page.label if page else 'no image'}, {asked.seq_len} positions, {asked.new_tokens} new tokens",
-        _joined(rows),
-        "in flight: one page at a time in vision and prefill, all of them in decode",
-    ]
-    return "\n".join(lines)
-
-
 def predict_command(asked: argparse.Namespace) -> str:
     """Floor and predicted time of each stage on a measured device."""
     from analytic.predict_command import predict_command as command
@@ -192,7 +153,8 @@ def _execution(asked: argparse.Namespace) -> Execution:
     return Execution(device=asked.device, attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
 
 
-def _page(asked: argparse.Namespace) -> VisionWorkload | None:
+def page_asked(asked: argparse.Namespace) -> VisionWorkload | None:
+    """The one page of `--mode`, `--crop-grid` or `--image-size`; None without."""
     if asked.no_image:
         return None
     if asked.mode is not None:
@@ -208,11 +170,6 @@ def _page(asked: argparse.Namespace) -> VisionWorkload | None:
 
 def _pages(asked: argparse.Namespace) -> list[VisionWorkload]:
     return [parse_page("crop_grids", text) for text in dict.fromkeys(asked.crop_grids)]
-
-
-def _demand(need: capacity.Demand | None) -> dict[str, int | None]:
-    keys = ("weight_bytes", "kv_bytes", "activation_bytes", "total_bytes")
-    return {key: None if need is None else getattr(need, key) for key in keys}
 
 
 def _stage(cost: Cost) -> dict[str, Any]:

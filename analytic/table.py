@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -15,3 +16,8 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def three_digits(value: float) -> str:
+    """A number above zero to three significant digits, no fewer than its whole part, thousands apart."""
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"

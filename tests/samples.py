@@ -1,9 +1,12 @@
 """Values that several tests share."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from analytic.cost import Cost, CostNode
+from analytic.rates import RateCurve, Rates, ShapeClass
+from analytic.spec import ModelSpec
 from fixtures.medians import Fingerprint
 from fixtures.worker import Job
 
@@ -45,6 +48,22 @@ COST = Cost(
     activation_bytes=50,
     kv_bytes=30,
 )
+RECORD = Path(__file__).resolve().parent / "data" / "record.v3.json"
+"""A record of the tiny preset on a CPU: vision, prefill, decode and a page of gundam-2x1, 1024 positions."""
+
+_TINY = ModelSpec.from_preset("tiny")
+_FLAT = RateCurve((1.0,), (1e12,))
+RATES = Rates(
+    device_name="NVIDIA H200",
+    model_variant="tiny",
+    dtype="float32",
+    threads=1,
+    launch_s=1e-6,
+    overlapped=False,
+    attention={_TINY.text.head_dim: _FLAT, _TINY.sam.hidden_size // _TINY.sam.num_heads: _FLAT},
+    curves={kind: _FLAT for kind in ShapeClass if kind is not ShapeClass.ATTENTION},
+)
+"""One TFLOP/s and one TB/s in every class."""
 
 
 def flops_by_path(tree: CostNode) -> dict[str, int]:

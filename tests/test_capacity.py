@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytic.__main__ import main
-from analytic.capacity import Demand, PageMemory, capacity
+from analytic.capacity import Demand, MixMemory, PageMemory, capacity
 from analytic.execution import Execution
+from analytic.mix import Mix
 from analytic.spec import ModelSpec
 from analytic.workload import CropGrid, gundam
 
@@ -42,6 +43,24 @@ def test_nothing_fits_beside_the_weights() -> None:
     assert isinstance(found.one_page, Demand)
 
 
+def test_a_mix_takes_its_mean_cache_and_its_largest_activations() -> None:
+    mix = Mix.parsed(["2x3=0.75", "base=0.25"], seq_len=None, prompt_tokens=16, new_tokens=512)
+    found = MixMemory(SPEC, RUN, mix).in_flight(100)
+    # a cache of 100 pages: 12 layers, K and V of 1280, bfloat16, 920 + 511 and 290 + 511 positions
+    assert found.kv_bytes == 100 * 12 * 2 * 1280 * 2 * (0.75 * 1431 + 0.25 * 801)
+    alone = [PageMemory(SPEC, RUN, seq_len=one.seq_len, new_tokens=512, page=one.page).in_flight(100) for one in mix.pages]
+    assert found.activation_bytes == max(one.activation_bytes for one in alone)
+    assert found.weight_bytes == alone[0].weight_bytes
+
+
+def test_as_many_pages_of_a_mix_fit_as_leave_no_room_for_one_more() -> None:
+    mix = Mix.parsed(["3x3=0.5", "tiny=0.5"], seq_len=None, prompt_tokens=16, new_tokens=100)
+    memory = MixMemory(SPEC, RUN, mix)
+    most = memory.most_in_flight(24 * 10**9)
+    assert memory.in_flight(most).total_bytes <= 24 * 10**9 < memory.in_flight(most + 1).total_bytes
+    assert memory.most_in_flight(6 * 10**9) == 0
+
+
 def test_the_command_says_it_in_a_table_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["capacity", "--device", "h200", "--crop-grid", "2x3"]
     assert main(arguments) == 0
@@ -49,7 +68,8 @@ def test_the_command_says_it_in_a_table_and_in_json(capsys: pytest.CaptureFixtur
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     exact = capacity(SPEC, RUN, memory_bytes=141 * 10**9, seq_len=1024, new_tokens=512, page=PAGE)
-    assert found["largest_batch"]["pages"] == exact.batch_size
-    assert found["in_flight"]["pages"] == exact.pages_in_flight
+    (page,) = found["pages"]
+    assert page["largest_batch"]["pages"] == exact.batch_size
+    assert page["in_flight"]["pages"] == found["mix"]["in_flight"]["pages"] == exact.pages_in_flight
     assert main(["capacity", "--memory-gb", "5"]) == 0
     assert capsys.readouterr().out.count(" -") >= 8

@@ -168,5 +168,6 @@ def test_neither_help_nor_cost_imports_torch() -> None:
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    for arguments in (["cost", "--help"], ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["crops", "10x10"]):
+    cost, plan = ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["capacity", "--device", "h200", "--mix", "base=1"]
+    for arguments in (["cost", "--help"], cost, ["crops", "10x10"], plan):
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)

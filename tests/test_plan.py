@@ -1,0 +1,156 @@
+"""A plan as a table, as files and as a picture; and what the command refuses."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytic import rates, stored
+from analytic.__main__ import main
+from tests.samples import RATES, RECORD
+
+H200 = ["capacity", "--device", "h200"]
+MIX = [*H200, "--mix", "a4-200dpi=0.7", "slide-16x9=0.2", "base=0.1"]
+TINY = ["capacity", "--memory-gb", "16", "--preset", "tiny", "--dtype", "float32"]
+RECORDED = [*TINY, "--record", str(RECORD), "--new-tokens", "33"]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def in_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    found = json.loads(printed(capsys, *arguments, "--json"))
+    assert stored.violations(found, "capacity.v1.schema.json") == []
+    return dict(found)
+
+
+def test_a_mix_is_a_table_of_its_pages_and_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *MIX, "--price-per-hour", "3.5").splitlines()
+    assert lines[0].startswith("times: floor: the roofline of the datasheet of h200")
+    assert [line.split()[0] for line in lines[2:7]] == ["page", "a4-200dpi", "slide-16x9", "base", "the"]
+    assert lines[2].split()[-2:] == ["h/million", "cost/million"]
+    assert lines[7].startswith("bound by decode (vision ")
+    assert "assumed: one page at a time in vision and prefill" in "\n".join(lines)
+    assert max(map(len, lines)) <= 130
+
+
+def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -> None:
+    found = in_json(capsys, *MIX, "--price-per-hour", "3.5")
+    top = found["mix"]["best"]
+    row = next(line for line in printed(capsys, *MIX, "--price-per-hour", "3.5").splitlines() if "the mix" in line).split()
+    assert row[3:5] == [f"{found['mix']['in_flight']['pages']:,}", f"{top['pages_in_flight']:,}"]
+    assert row[5:8] == [f"{top[name] * 1e3:.3f}" for name in ("vision_s", "prefill_s", "decode_s")]
+    assert float(row[-1]) == pytest.approx(top["cost_per_million_pages"], abs=0.005)
+    assert top["cost_per_million_pages"] == pytest.approx(3.5 * top["device_hours_per_million_pages"])
+    assert top["pages_per_s"] * (top["vision_s"] + top["prefill_s"] + top["decode_s"]) == pytest.approx(1)
+
+
+def test_one_page_is_a_mix_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = in_json(capsys, *H200, "--crop-grid", "2x3")
+    mixed = in_json(capsys, *H200, "--mix", "2x3=1", "--seq-len", "1024")
+    assert alone == mixed
+    assert alone["pages"][0]["best"] == alone["mix"]["best"]
+    assert in_json(capsys, *H200, "--crop-grid", "2x3", "--prompt-tokens", "16")["pages"][0]["seq_len"] == 920
+
+
+def test_less_memory_than_the_device_has_can_be_planned_with(capsys: pytest.CaptureFixture[str]) -> None:
+    found = in_json(capsys, *MIX, "--memory-gb", "100")
+    assert (found["device"], found["memory_bytes"]) == ("h200", 100 * 10**9)
+    assert found["mix"]["best"]["pages_per_s"] < in_json(capsys, *MIX)["mix"]["best"]["pages_per_s"]
+
+
+def test_memory_alone_needs_no_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "pages/s" not in printed(capsys, "capacity", "--memory-gb", "24")
+    assert in_json(capsys, "capacity", "--memory-gb", "24")["times"] is None
+    assert "no pages/s: the datasheet of t4 has no dense peak for bfloat16" in printed(capsys, "capacity", "--device", "t4")
+
+
+def test_where_nothing_fits_there_is_no_throughput(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not one page fits beside the weights" in printed(capsys, *MIX, "--memory-gb", "6")
+    assert in_json(capsys, *MIX, "--memory-gb", "6")["mix"]["best"] is None
+
+
+def test_a_record_plans_with_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, *RECORDED, "--mix", "2x1=1", "--seq-len", "1024")
+    assert text.startswith(f"times: measured: medians of {RECORD}")
+    assert "a batch of one shape passes vision, prefill and decode together" in text.replace("\n  ", " ")
+    found = in_json(capsys, *RECORDED, "--mix", "2x1=1", "--seq-len", "1024")
+    assert (found["times"]["source"], found["times"]["batch_size"]) == ("measured", 1)
+    assert [one["pages_in_flight"] for one in found["mix"]["by_pages_in_flight"]] == [1]
+
+
+def test_predicted_times_come_from_a_file_of_rates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rates.write(RATES, tmp_path / "rates.json")
+    arguments = [*TINY, "--times", "predicted", "--rates", str(tmp_path / "rates.json"), "--mix", "base=1"]
+    assert printed(capsys, *arguments).startswith("times: predicted: every operator at the rate")
+    assert in_json(capsys, *arguments)["times"]["file"] == str(tmp_path / "rates.json")
+
+
+def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = printed(capsys, *MIX, "--output-dir", str(tmp_path / "new"))
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["capacity.csv", "capacity.json", "capacity.png"]
+    assert text.count("wrote ") == 3
+    kept = stored.read(tmp_path / "new" / "capacity.json", schema="capacity.v1.schema.json")
+    assert kept == in_json(capsys, *MIX)
+    with (tmp_path / "new" / "capacity.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["page"] == "the mix"]
+    listed = kept["mix"]["by_pages_in_flight"]
+    assert [float(row["pages_per_s"]) for row in rows] == [one["pages_per_s"] for one in listed]
+    assert {row["cost_per_million_pages"] for row in rows} == {""}
+    assert (tmp_path / "new" / "capacity.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*H200, "--mix", "base=x"], "mix: got 'base=x', accepted: PAGE=SHARE"),
+        ([*H200, "--mix", "base=0.5", "2x3=0.4"], "mix: got shares that sum up to 0.9, accepted: 1"),
+        ([*H200, "--mix", "a5=1"], "mix: got 'a5', accepted: tiny"),
+        ([*H200, "--mix", "2x3=1", "--seq-len", "512"], "seq_len: got 512, accepted: at least 904"),
+        ([*H200, "--mix", "2x3=1", "--prompt-tokens", "-1"], "prompt_tokens: got -1"),
+        ([*H200, "--mix", "2x3=1", "--new-tokens", "0"], "new_tokens: got 0"),
+        ([*H200, "--mix", "2x3=1", "--crop-grid", "2x3"], "not allowed with argument"),
+        ([*MIX, "--price-per-hour", "0"], "price_per_hour: got 0, accepted: the price of an hour"),
+        ([*MIX, "--price-per-hour", "-2"], "price_per_hour: got -2"),
+        ([*MIX, "--price-per-hour", "nan"], "price_per_hour: got nan"),
+        ([*MIX, "--price-per-hour", "much"], "invalid float value: 'much'"),
+        (["capacity", "--mix", "base=1"], "device: got none, accepted: a100-40gb"),
+        (["capacity", "--device", "h2000", "--mix", "base=1"], "device: got 'h2000', accepted: a100-40gb"),
+        (["capacity", "--device", "h2000", "--memory-gb", "10"], "device: got 'h2000', accepted: a100-40gb"),
+        (["capacity", "--memory-gb", "24", "--mix", "base=1"], "device: got none, accepted: one with a datasheet"),
+        (["capacity", "--memory-gb", "24", "--price-per-hour", "1"], "device: got none, accepted: one with a datasheet"),
+        (["capacity", "--memory-gb", "24", "--times", "floor"], "device: got none, accepted: one with a datasheet"),
+        (["capacity", "--device", "t4", "--mix", "base=1"], "dtype: got bfloat16, which t4 has no unit for"),
+        ([*MIX, "--times", "guessed"], "invalid choice: 'guessed'"),
+        ([*MIX, "--times", "predicted"], "rates: got none, accepted: the rates of the device"),
+        ([*MIX, "--rates", "rates.json"], "rates: got rates.json without --times predicted"),
+        ([*MIX, "--times", "predicted", "--rates", "nowhere"], "rates: got nowhere, accepted: a file of rates"),
+        ([*MIX, "--times", "floor", "--record", "nowhere"], "times: got floor beside --record, accepted: one of them"),
+        ([*MIX, "--record", "nowhere"], "record: got nowhere, accepted: a record.json, or the folder of a run"),
+        ([*MIX, "--record", ""], "got '', accepted: a file"),
+        ([*MIX, "--record", str(RECORD)], "preset: got deepseek-ocr-v1-base, accepted: tiny"),
+        ([*RECORDED, "--mix", "base=1"], "did not time vision[base], prefill[290], decode[290]"),
+        ([*RECORDED, "--mix", "2x1=1", "--seq-len", "1024", "--memory-gb", "0.01"], "batches of 1, accepted: at most 0"),
+        ([*MIX, "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a folder that can be"),
+        ([*MIX, "--memory-gb", "6", "--output-dir", "out"], "memory: got 6 GB, which no page fits in"),
+    ],
+)
+def test_bad_input_is_named_and_exits_with_2(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:  # argparse's own refusals
+        code = int(stopped.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,150 @@
+"""Times to plan with: a datasheet's, predicted, or a record's; each says what it is and refuses what it is not of."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytic import hardware
+from analytic.execution import Execution
+from analytic.mix import Mix
+from analytic.rates import RateCurve
+from analytic.recorded_times import RecordedTimes, recorded_times
+from analytic.spec import ModelSpec
+from analytic.throughput import service
+from analytic.times import floor_times, predicted_times
+from tests.samples import RATES, RECORD
+
+TINY = ModelSpec.from_preset("tiny")
+RUN = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="float32")
+
+
+def mix_of(*texts: str, seq_len: int = 1024) -> Mix:
+    return Mix.parsed(texts, seq_len=seq_len, prompt_tokens=0, new_tokens=33)
+
+
+def read(path: Path, mix: Mix, **other: Any) -> RecordedTimes:
+    return recorded_times(path, mix, other.get("spec", TINY), other.get("run", RUN), device=other.get("device"))
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+    """A factory of copies of the record with something changed."""
+
+    def make(change: Callable[[dict[str, Any]], object]) -> Path:
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
+        change(record)
+        (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        return tmp_path
+
+    return make
+
+
+def test_a_record_gives_its_medians() -> None:
+    mix = mix_of("2x1=1")
+    times, stored = read(RECORD, mix), json.loads(RECORD.read_text(encoding="utf-8"))
+    medians = {f"{one['stage']}[{one['point']}]": one["time_s"] for one in stored["timings"]}
+    assert times.vision_s(mix.pages[0]) == medians["vision[gundam-2x1]"]
+    assert times.prefill_s(mix.pages[0]) == medians["prefill[1024]"]
+    assert times.step_s(mix, 1) == medians["decode[1024]"]
+    assert "measured: medians of" in times.told
+    assert "the mean of the first" in times.told
+
+
+def test_a_page_is_found_by_its_views_too() -> None:
+    times = read(RECORD, mix := mix_of("1200x600px=1"))  # cut 2x1
+    assert times.vision_s(mix.pages[0]) == read(RECORD, mix_of("2x1=1")).vision_s(mix_of("2x1=1").pages[0])
+
+
+def test_a_batch_is_kept_together(changed: Callable[..., Path]) -> None:
+    folder, mix = changed(lambda record: record["timed"].update(batch_size=4)), mix_of("2x1=1")
+    times, alone = read(folder, mix), service(mix, read(RECORD, mix), 1)
+    assert service(mix, times, 4).pages_per_s == pytest.approx(4 * alone.pages_per_s)
+    with pytest.raises(ValueError, match="pages: got 5, accepted: 4, the batch that was measured"):
+        times.step_s(mix, 5)
+
+
+def test_what_was_not_timed_is_named_with_the_command_that_times_it() -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        read(RECORD, mix_of("2x1=0.5", "base=0.5", seq_len=512))
+    message = str(refused.value)
+    assert "did not time vision[base], prefill[512], decode[512], accepted" in message
+    common = "`pytest benchmarks --device cpu --preset tiny --batch-size 1"
+    assert f"{common} -k 'vision[gundam-2x1] or vision[base]'`" in message
+    assert f"{common} --seq-len 512 -k 'prefill or decode'`" in message
+
+
+def test_a_stage_that_was_timed_twice_is_refused(changed: Callable[..., Path]) -> None:
+    folder = changed(lambda record: record["timings"].append(record["timings"][0]))
+    with pytest.raises(ValueError, match=r"which timed decode\[1024\] more than once"):
+        read(folder, mix_of("2x1=1"))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"spec": ModelSpec.from_preset("deepseek-ocr-v1-base")}, "preset: got deepseek-ocr-v1-base, accepted: tiny"),
+        ({"run": replace(RUN, dtype="bfloat16")}, "dtype: got bfloat16, accepted: float32"),
+        ({"run": replace(RUN, attention="eager")}, "attention: got eager, accepted: sdpa"),
+        ({"device": "h200"}, "accepted: what was measured on h200; or give the memory of that device with --memory-gb"),
+    ],
+)
+def test_a_record_of_something_else_is_refused(other: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        read(RECORD, mix_of("2x1=1"), **other)
+    assert message in str(refused.value)
+
+
+def test_a_file_that_is_no_record_is_refused(changed: Callable[..., Path], tmp_path: Path) -> None:
+    mix = mix_of("2x1=1")
+    with pytest.raises(ValueError, match=r"accepted: a record\.json, or the folder of a run that has one"):
+        read(tmp_path / "nowhere", mix)
+    with pytest.raises(ValueError, match=r"accepted: what fits schemas/record\.v3\.schema\.json: \$\.timings\[0\]"):
+        read(changed(lambda record: record["timings"][0].update(time_s=-1)), mix)
+    with pytest.raises(ValueError, match=r"of schema_version '99\.0', accepted: a record of"):
+        read(changed(lambda record: record.update(schema_version="99.0")), mix)
+    with pytest.raises(ValueError, match="which has no times, accepted: a record of a run with --device cpu or cuda"):
+        read(changed(lambda record: record.update(timed=None)), mix)
+    (tmp_path / "record.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="which is not valid JSON"):
+        read(tmp_path, mix)
+
+
+def test_earlier_records_are_read_as_far_as_they_say_what_they_timed() -> None:
+    mix = Mix.of_one(None, seq_len=64, new_tokens=8)
+    assert read(RECORD.with_name("record.v2.json"), mix).step_s(mix, 1) > 0
+    with pytest.raises(ValueError, match="has no times"):
+        read(RECORD.with_name("record.v1.json"), mix)
+
+
+def test_predicted_times_say_whose_rates_they_are_from() -> None:
+    times, mix = predicted_times(TINY, RUN, RATES, file="rates.json", device="h200"), mix_of("2x1=1")
+    assert "NVIDIA H200 (rates.json)" in times.told
+    slow = replace(RATES, curves={kind: RateCurve((1.0,), (1e10,)) for kind in RATES.curves})
+    slower = predicted_times(TINY, RUN, slow, file="rates.json", device=None)
+    assert slower.vision_s(mix.pages[0]) > times.vision_s(mix.pages[0])
+    assert slower.step_s(mix, 4) > times.step_s(mix, 4) > times.step_s(mix, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "message"),
+    [
+        ({"model_variant": "deepseek-ocr-v1-base"}, None, "preset: got tiny, accepted: deepseek-ocr-v1-base"),
+        ({"dtype": "bfloat16"}, None, "dtype: got float32, accepted: bfloat16"),
+        ({}, "h100-sxm", "rates: got rates.json, measured on NVIDIA H200, accepted: what was measured on h100-sxm"),
+        ({"device_name": "a CPU"}, "h200", "rates: got rates.json, measured on a CPU"),
+    ],
+)
+def test_rates_of_something_else_are_refused(changes: dict[str, Any], device: str | None, message: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        predicted_times(TINY, RUN, replace(RATES, **changes), file="rates.json", device=device)
+    assert message in str(refused.value)
+
+
+def test_a_device_without_a_unit_for_the_dtype_has_no_floor() -> None:
+    with pytest.raises(ValueError, match="dtype: got bfloat16, which t4 has no unit for, accepted: float16, float32"):
+        floor_times(TINY, replace(RUN, dtype="bfloat16"), hardware.device("t4"))
+    assert "a lower bound" in floor_times(TINY, RUN, hardware.device("t4")).told
