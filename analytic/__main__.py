@@ -98,9 +98,12 @@ def _add_capacity(command: argparse.ArgumentParser) -> None:
         "--mix", nargs="+", metavar="PAGE=SHARE", help="shapes of page, shares that sum up to 1: a4-200dpi=0.7 base=0.3"
     )
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; of a mix, as below)")
+    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; of a mix, see P)")
     length.add_argument(
-        "--prompt-tokens", type=int, metavar="P", help="or what image, BOS and P tokens of a prompt take (default: 16)"
+        "--prompt-tokens",
+        type=int,
+        metavar="P",
+        help="or those of image, BOS and a prompt of P tokens (default of a mix: 16)",
     )
     command.add_argument("--new-tokens", type=int, default=512, metavar="K", help="tokens a page (default: 512)")
     source = "times: floor (the datasheet's roofline) or predicted (default: floor where there is a datasheet)"

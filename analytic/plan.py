@@ -15,7 +15,7 @@ from analytic.times import Times
 ALWAYS: Final = "a next page is always there, and the host and the cutting of images take no time"
 ASSUMED: Final = (
     "one page at a time in vision and prefill, and none of them beside a decode step",
-    "all in flight decode together at the mix's mean context, to the same number of tokens",
+    "all in flight decode together at the mean context, to the same number of tokens, their experts spread evenly",
     ALWAYS,
 )
 ASSUMED_OF_BATCHES: Final = (

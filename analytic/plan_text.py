@@ -35,7 +35,7 @@ def _heading(found: Plan) -> str:
     told = f"{found.spec.model_variant} in {where}, {found.run.dtype}; "
     new_tokens = f"{found.mix.new_tokens:,} new tokens"
     if len(found.pages) > 1:
-        return f"{told}a mix of {len(found.pages)} shapes of page, {new_tokens} a page"
+        return f"{told}a mix of {len(found.pages)} shapes of page, {new_tokens} a page; their mean cache has to fit"
     page = found.pages[0].page
     return f"{told}a page: {page.label}, {page.seq_len} positions, {new_tokens}"
 

@@ -43,7 +43,7 @@ class RecordedTimes:
         self._labels = _labels_by_views(loaded["points"], self._times)
         tokens = " or ".join(str(units) for units in sorted(one for one in decoded if one is not None)) or "some"
         self.told = (
-            f"measured: medians of {file} on {self.device_name or 'a device without a name'}, batch {self.batch_size}; "
+            f"measured, medians of {file} on {self.device_name or 'a device without a name'}, batch {self.batch_size}; "
             f"a decode step is the mean of the first {tokens} after the prefill"
         )
 

@@ -103,8 +103,8 @@ def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedF
         spec,
         run,
         source="floor",
-        told=f"floor: the roofline of the datasheet of {device.name} ({peak / 1e12:,.4g} TFLOP/s, {bandwidth / 1e9:,.0f} "
-        f"GB/s), a lower bound; no device of its kind is as fast",
+        told=f"floor, the roofline of {device.name}'s datasheet ({peak / 1e12:,.4g} TFLOP/s, {bandwidth / 1e9:,.0f} GB/s): "
+        f"a lower bound, so pages/s are at most these",
         file=None,
         seconds=seconds,
     )
@@ -129,7 +129,7 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
         spec,
         run,
         source="predicted",
-        told=f"predicted: every operator at the rate that its class was measured at on {rates.device_name} ({file})",
+        told=f"predicted, every operator at the rate that its class was measured at on {rates.device_name} ({file})",
         file=file,
         seconds=lambda root: predict([root.tree()], spec, rates).time_s,
     )

@@ -30,7 +30,7 @@ def in_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 
 def test_a_mix_is_a_table_of_its_pages_and_itself(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *MIX, "--price-per-hour", "3.5").splitlines()
-    assert lines[0].startswith("times: floor: the roofline of the datasheet of h200")
+    assert lines[0].startswith("times: floor, the roofline of h200's datasheet")
     assert [line.split()[0] for line in lines[2:7]] == ["page", "a4-200dpi", "slide-16x9", "base", "the"]
     assert lines[2].split()[-2:] == ["h/million", "cost/million"]
     assert lines[7].startswith("bound by decode (vision ")
@@ -76,7 +76,7 @@ def test_where_nothing_fits_there_is_no_throughput(capsys: pytest.CaptureFixture
 
 def test_a_record_plans_with_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, *RECORDED, "--mix", "2x1=1", "--seq-len", "1024")
-    assert text.startswith(f"times: measured: medians of {RECORD}")
+    assert text.startswith(f"times: measured, medians of {RECORD}")
     assert "a batch of one shape passes vision, prefill and decode together" in text.replace("\n  ", " ")
     found = in_json(capsys, *RECORDED, "--mix", "2x1=1", "--seq-len", "1024")
     assert (found["times"]["source"], found["times"]["batch_size"]) == ("measured", 1)
@@ -86,7 +86,7 @@ def test_a_record_plans_with_its_batch(capsys: pytest.CaptureFixture[str]) -> No
 def test_predicted_times_come_from_a_file_of_rates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rates.write(RATES, tmp_path / "rates.json")
     arguments = [*TINY, "--times", "predicted", "--rates", str(tmp_path / "rates.json"), "--mix", "base=1"]
-    assert printed(capsys, *arguments).startswith("times: predicted: every operator at the rate")
+    assert printed(capsys, *arguments).startswith("times: predicted, every operator at the rate")
     assert in_json(capsys, *arguments)["times"]["file"] == str(tmp_path / "rates.json")
 
 

@@ -50,7 +50,7 @@ def test_a_record_gives_its_medians() -> None:
     assert times.vision_s(mix.pages[0]) == medians["vision[gundam-2x1]"]
     assert times.prefill_s(mix.pages[0]) == medians["prefill[1024]"]
     assert times.step_s(mix, 1) == medians["decode[1024]"]
-    assert "measured: medians of" in times.told
+    assert "measured, medians of" in times.told
     assert "the mean of the first" in times.told
 
 
