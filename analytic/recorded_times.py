@@ -41,10 +41,11 @@ class RecordedTimes:
             if timing["stage"] == "decode":
                 decoded.add(timing["units"])
         self._labels = _labels_by_views(loaded["points"], self._times)
+        self.backend: str = loaded["timed"]["execution"].get("backend", "eager")  # named from schema 4.0 on
         tokens = " or ".join(str(units) for units in sorted(one for one in decoded if one is not None)) or "some"
         self.told = (
-            f"measured, medians of {file} on {self.device_name or 'a device without a name'}, batch {self.batch_size}; "
-            f"a decode step is the mean of the first {tokens} after the prefill"
+            f"measured, medians of {file} on {self.device_name or 'a device without a name'}, {self.backend}, batch "
+            f"{self.batch_size}; a decode step is the mean of the first {tokens} after the prefill"
         )
 
     def vision_s(self, page: PageShare) -> float:
@@ -86,7 +87,7 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
     if timed is None:
         raise ValueError(
             f"record: got {file}, which has no times, accepted: a record of a run with --device cpu or cuda; measure them "
-            f"with {_commands('cuda', 1, spec, run, mix.pages)}"
+            f"with {_commands('cuda', 1, spec, run, mix.pages, backend='eager')}"
         )
     found = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
     asked = {"preset": spec.model_variant, **{name: getattr(run, name) for name in _KERNELS}}
@@ -97,7 +98,8 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
     require_device("record", str(file), measured_on=times.device_name, device=device)
     missing = times.missing(mix)
     if missing:
-        command = _commands(timed["execution"]["device"], timed["batch_size"], spec, run, mix.pages)
+        place = timed["execution"]["device"], timed["batch_size"]
+        command = _commands(*place, spec, run, mix.pages, backend=times.backend)
         raise ValueError(
             f"record: got {file}, which did not time {', '.join(missing)}, accepted: a record with every stage of the mix; "
             f"measure them with {command}"
@@ -139,12 +141,15 @@ def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]
     return found
 
 
-def _commands(device: str, batch_size: int, spec: ModelSpec, run: Execution, pages: Sequence[PageShare]) -> str:
+def _commands(
+    device: str, batch_size: int, spec: ModelSpec, run: Execution, pages: Sequence[PageShare], *, backend: str
+) -> str:
     """The commands whose runs, joined, time every stage of `pages`: the pages, then the lengths."""
     words = ["pytest", "benchmarks", "--device", device, "--preset", spec.model_variant, "--batch-size", str(batch_size)]
-    for name, usual in (("attention", "sdpa"), ("experts", "grouped_mm")):
-        if getattr(run, name) != usual:
-            words += [f"--{name}", getattr(run, name)]
+    kernels = (("attention", run.attention, "sdpa"), ("experts", run.experts, "grouped_mm"), ("backend", backend, "eager"))
+    for name, chosen, usual in kernels:
+        if chosen != usual:
+            words += [f"--{name}", chosen]
     labels = dict.fromkeys(_point(one.page) for one in pages if one.page is not None)
     lengths = ",".join(str(length) for length in sorted({one.seq_len for one in pages}))
     commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]

@@ -77,6 +77,13 @@ def test_what_was_not_timed_is_named_with_the_command_that_times_it() -> None:
     assert f"{common} --seq-len 512 -k 'prefill or decode'`" in message
 
 
+def test_a_record_that_names_its_backend_says_so() -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert ", eager, batch 1;" in RecordedTimes(record, file="record.json").told
+    record["timed"]["execution"]["backend"] = "compile"
+    assert ", compile, batch 1;" in RecordedTimes(record, file="record.json").told
+
+
 def test_a_stage_that_was_timed_twice_is_refused(changed: Callable[..., Path]) -> None:
     folder = changed(lambda record: record["timings"].append(record["timings"][0]))
     with pytest.raises(ValueError, match=r"which timed decode\[1024\] more than once"):
