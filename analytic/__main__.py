@@ -15,6 +15,7 @@ from analytic import commands, stored
 from analytic.capacity_command import capacity_command
 from analytic.demand import FIRST_TOKEN_S, TOKEN_S
 from analytic.execution import DTYPE_BYTES
+from analytic.predict_command import predict_command
 from analytic.workload import MODES, SWEPT_PAGES
 
 USAGE_ERROR = 2
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_page(predict, required=True)
     predict.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, image included")
     predict.add_argument("--json", action="store_true", help="seconds, by class of operators too")
-    predict.set_defaults(command=commands.predict_command)
+    predict.set_defaults(command=predict_command)
 
     _add_capacity(subparsers.add_parser("capacity", help="pages that fit in a device, pages/s, and what a million cost"))
 

@@ -127,13 +127,6 @@ def sweep_command(asked: argparse.Namespace) -> str:
     return "\n".join([*tables, *(f"wrote {path}" for path in paths)])
 
 
-def predict_command(asked: argparse.Namespace) -> str:
-    """Floor and predicted time of each stage on a measured device."""
-    from analytic.predict_command import predict_command as command
-
-    return command(asked, _page(asked))
-
-
 def demand_command(asked: argparse.Namespace) -> str:
     """The rates that a first token and each further one ask for, over lengths and pages."""
     found = demand.serving_demand(

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from analytic import rates, stored, table
 from analytic.checks import MOST_STEPS, accept, whole
+from analytic.commands import page_asked
 from analytic.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.execution import Attention, Execution, Experts
 from analytic.model import DeepseekOCRModel
@@ -115,9 +116,9 @@ def lines(
     ]
 
 
-def predict_command(asked: argparse.Namespace, page: VisionWorkload | None) -> str:
+def predict_command(asked: argparse.Namespace) -> str:
     """Floor and predicted time of vision, prefill and decode at one point."""
-    known = known_rates(asked.device, asked.rates)
+    page, known = page_asked(asked), known_rates(asked.device, asked.rates)
     found = stage_times(
         known,
         page=page,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analytic.cost import Cost, CostNode
-from analytic.rates import RateCurve, Rates, ShapeClass
+from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
 from analytic.spec import ModelSpec
 from fixtures.medians import Fingerprint
 from fixtures.worker import Job
@@ -52,16 +52,18 @@ RECORD = Path(__file__).resolve().parent / "data" / "record.v3.json"
 """A record of the tiny preset on a CPU: vision, prefill, decode and a page of gundam-2x1, 1024 positions."""
 
 _TINY = ModelSpec.from_preset("tiny")
-_FLAT = RateCurve((1.0,), (1e12,))
+_FLAT = ClassRates(start_s=0.0, curves={0: RateCurve((1.0,), (1e12,))})
 RATES = Rates(
     device_name="NVIDIA H200",
     model_variant="tiny",
     dtype="float32",
     threads=1,
-    launch_s=1e-6,
+    flops_per_s=1e12,
+    bytes_per_s=1e12,
+    host_s=1e-6,
     overlapped=False,
-    attention={_TINY.text.head_dim: _FLAT, _TINY.sam.hidden_size // _TINY.sam.num_heads: _FLAT},
-    curves={kind: _FLAT for kind in ShapeClass if kind is not ShapeClass.ATTENTION},
+    cache_bytes=0,
+    classes=dict.fromkeys(ShapeClass, _FLAT),
 )
 """One TFLOP/s and one TB/s in every class."""
 

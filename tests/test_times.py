@@ -11,7 +11,7 @@ import pytest
 from analytic import hardware
 from analytic.execution import Execution
 from analytic.mix import Mix
-from analytic.rates import RateCurve
+from analytic.rates import ClassRates, RateCurve
 from analytic.recorded_times import RecordedTimes, recorded_times
 from analytic.spec import ModelSpec
 from analytic.throughput import service
@@ -130,7 +130,8 @@ def test_earlier_records_are_read_as_far_as_they_say_what_they_timed() -> None:
 def test_predicted_times_say_whose_rates_they_are_from() -> None:
     times, mix = predicted_times(TINY, RUN, RATES, file="rates.json", device="h200"), mix_of("2x1=1")
     assert "NVIDIA H200 (rates.json)" in times.told
-    slow = replace(RATES, curves={kind: RateCurve((1.0,), (1e10,)) for kind in RATES.curves})
+    slower = ClassRates(start_s=0.0, curves={0: RateCurve((1.0,), (1e10,))})
+    slow = replace(RATES, classes=dict.fromkeys(RATES.classes, slower))
     slower = predicted_times(TINY, RUN, slow, file="rates.json", device=None)
     assert slower.vision_s(mix.pages[0]) > times.vision_s(mix.pages[0])
     assert slower.step_s(mix, 4) > times.step_s(mix, 4) > times.step_s(mix, 1)
