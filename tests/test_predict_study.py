@@ -1,6 +1,7 @@
 """The study of predictions, and the microbenchmarks that it predicts from."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,43 @@ def test_operands_of_calls_in_turn_lie_apart(quick: None) -> None:
 def test_work_is_what_a_time_has_beyond_its_starts() -> None:
     assert beyond_s(Sample(time_s=10e-6, tally=Tally(launches=3)), 2e-6) == pytest.approx(4e-6)
     assert beyond_s(Sample(time_s=10e-6, tally=Tally(launches=9)), 2e-6) == pytest.approx(1e-6)
+
+
+class _Stream:
+    def wait_stream(self, other: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_on_cuda_a_graph_of_calls_is_timed_or_what_can_not_be_captured_itself(
+    captures: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for CUDA's streams and graphs."""
+    replays, calls = [], []
+
+    class Graph:
+        def replay(self) -> None:
+            replays.append(1)
+
+    @contextlib.contextmanager
+    def graph(_: Graph) -> Iterator[None]:
+        yield
+        if not captures:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "Stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    bench = Bench("cuda", "float32")
+    monkeypatch.setattr(bench, "seconds", lambda call: (call(), 16.0)[1])
+    found = bench.sample(lambda: lambda: calls.append(1))
+    warm_and_captured = 1 + 3 + microbench.CAPTURED
+    assert (found.time_s, len(replays), len(calls)) == (
+        (16.0 / microbench.CAPTURED, 1, warm_and_captured) if captures else (16.0, 0, warm_and_captured + 1)
+    )
 
 
 def test_rates_are_kept_beside_the_calibration(tmp_path: Path) -> None:
