@@ -31,11 +31,15 @@ from analytic.spec import TextSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderShape:
-    """One call of the decoder: `batch` sequences, `new_tokens` positions each, `past_tokens` already in the cache."""
+    """One call of the decoder: `batch` sequences, `new_tokens` positions each, `past_tokens` already in the cache.
+
+    `capacity`: the positions of a static cache, all of which are attended to; None for a cache that grows.
+    """
 
     batch: Count
     new_tokens: Count
     past_tokens: Count
+    capacity: int | None = None
 
     def __post_init__(self) -> None:
         whole_numbers("batch_size", self.batch)
@@ -49,8 +53,8 @@ class DecoderShape:
 
     @property
     def context(self) -> Count:
-        """Positions attended to, a sequence."""
-        return self.past_tokens + self.new_tokens
+        """Positions attended to, a sequence: with a static cache its whole capacity, masked or not."""
+        return self.past_tokens + self.new_tokens if self.capacity is None else self.capacity
 
 
 def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
@@ -67,7 +71,8 @@ def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
     experts = spec.n_routed_experts * spec.moe_intermediate_size + spec.intermediate_size
     parameters = layers * (4 * width * width + 3 * width * experts) + 2 * width * spec.vocab_size
     pairs = layers * spec.num_heads * (4 * spec.head_dim + 128)
-    largest = batch * new_tokens * (16 * parameters + pairs * (past_tokens + new_tokens))
+    positions = max(past_tokens + new_tokens, shape.capacity or 0)
+    largest = batch * new_tokens * (16 * parameters + pairs * positions)
     if largest >= 1 << 63:
         raise ValueError(
             f"batch_size x tokens: got {batch} x {new_tokens} new on {past_tokens} past, accepted: points whose counts fit "
@@ -148,7 +153,7 @@ class LlamaFlashAttention2(AnalyticLayer):
             ops=(
                 rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
                 rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
-                ops.movement(launches=2, read=cached, written=cached),  # the cache grows by concatenation
+                self._cached(cached),
                 products(attention, self.run, bias_bytes=mask_alive, sources_bytes=tokens * (width * b)),
                 softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
                 mask_made,
@@ -162,6 +167,15 @@ class LlamaFlashAttention2(AnalyticLayer):
                 *linears("k_proj", "v_proj", tokens=tokens, width_in=width, width_out=kv_width, bias=False, b=b),
             ),
         )
+
+    def _cached(self, cached: Count) -> Op:
+        """Keys and values put into the cache: joined to a growing one, copied to their places in a static one."""
+        if self.shape.capacity is None:
+            return ops.movement(launches=2, read=cached, written=cached)
+        new = self.shape.tokens * (2 * self.spec.num_kv_heads * self.spec.head_dim * self.run.dtype_bytes)
+        positions = self.shape.new_tokens * 8
+        # arange, + the length so far, the length counted on, two copies by these positions
+        return ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8)
 
     @property
     def _masked(self) -> Count:

@@ -51,7 +51,7 @@ class DeepseekOCRModel(AnalyticLayer):
         self._cache: SyntheticKVCache | None = None
         self._shape = decoder.shape
         self._stage_cost: Cost | None = None
-        self._window: dict[tuple[int, int], Cost] = {}
+        self._window: dict[tuple[int, int, int | None], Cost] = {}
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
@@ -114,20 +114,29 @@ class DeepseekOCRModel(AnalyticLayer):
         self._stage_cost = None
 
     def start_prefill(
-        self, context_len: int, batch_size: int, kv_cache: SyntheticKVCache | None = None
+        self,
+        context_len: int,
+        batch_size: int,
+        kv_cache: SyntheticKVCache | None = None,
+        *,
+        capacity: int | None = None,
     ) -> SyntheticKVCache:
         """Prefill of `context_len` positions in each of `batch_size` sequences; returns the cache it leaves.
 
-        With a `kv_cache` the positions extend it (chunked prefill). Raises ValueError for counts below one and for a cache
-        of another batch or model.
+        With a `kv_cache` the positions extend it (chunked prefill); with a `capacity` they fill a new static one of so many
+        positions. Raises ValueError for counts below one, beyond the capacity, and for a cache of another batch or model.
         """
         whole("context_len", context_len)
         whole("batch_size", batch_size)
         if kv_cache is not None:
+            if capacity is not None:
+                raise ValueError(f"capacity: got {capacity} beside a kv_cache, which has its own; accepted: one of the two")
             self._check_cache(kv_cache, batch_size)
+            capacity = kv_cache.capacity
         past = 0 if kv_cache is None else kv_cache.length
-        self._shape = DecoderShape(batch=batch_size, new_tokens=context_len, past_tokens=past)
-        self._cache = self._new_cache(batch_size, past + context_len)
+        cache = self._new_cache(batch_size, past + context_len, capacity)
+        self._shape = DecoderShape(batch=batch_size, new_tokens=context_len, past_tokens=past, capacity=capacity)
+        self._cache = cache
         self._enter("prefill")
         return self._cache
 
@@ -201,17 +210,20 @@ class DeepseekOCRModel(AnalyticLayer):
 
     def _step_shape(self) -> DecoderShape:
         assert self._cache is not None  # the decode mode is entered with a cache only
-        return DecoderShape(batch=self._cache.batch_size, new_tokens=1, past_tokens=self._cache.length)
+        cache = self._cache
+        return DecoderShape(batch=cache.batch_size, new_tokens=1, past_tokens=cache.length, capacity=cache.capacity)
 
     def _decode_cost(self) -> Cost:
         """The cost of the next token, from a window of steps that is evaluated in one vectorised call."""
         step = self._step_shape()
-        key = (int(step.batch), int(step.past_tokens))  # of a cache, never of an array
+        key = (int(step.batch), int(step.past_tokens), step.capacity)  # of a cache, never of an array
         if key not in self._window:
-            self._window = decode_window(self._decoder, batch=key[0], past_tokens=key[1], steps=DECODE_WINDOW)
+            self._window = decode_window(
+                self._decoder, batch=key[0], past_tokens=key[1], capacity=key[2], steps=DECODE_WINDOW
+            )
         return self._window[key]
 
-    def _new_cache(self, batch_size: int, length: int) -> SyntheticKVCache:
+    def _new_cache(self, batch_size: int, length: int, capacity: int | None) -> SyntheticKVCache:
         spec = self._decoder.spec
         return SyntheticKVCache(
             num_layers=spec.num_layers,
@@ -220,23 +232,30 @@ class DeepseekOCRModel(AnalyticLayer):
             dtype_bytes=self._run.dtype_bytes,
             batch_size=batch_size,
             length=length,
+            capacity=capacity,
         )
 
     def _check_cache(self, cache: SyntheticKVCache, batch_size: int) -> None:
-        fitting = self._new_cache(batch_size, cache.length)
+        fitting = self._new_cache(batch_size, cache.length, cache.capacity)
         if cache != fitting:
             raise ValueError(f"kv_cache: got {cache}, accepted: {fitting}")
 
 
-def decode_window(decoder: Decoder, *, batch: int, past_tokens: int, steps: int) -> dict[tuple[int, int], Cost]:
-    """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens), evaluated in one call."""
+def decode_window(
+    decoder: Decoder, *, batch: int, past_tokens: int, capacity: int | None, steps: int
+) -> dict[tuple[int, int, int | None], Cost]:
+    """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens, capacity), evaluated in one call."""
     import numpy as np
 
     past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
-    cost = replace(decoder, shape=DecoderShape(batch=batch, new_tokens=1, past_tokens=past)).tree("").total()
+    shape = DecoderShape(batch=batch, new_tokens=1, past_tokens=past, capacity=capacity)
+    cost = replace(decoder, shape=shape).tree("").total()
     columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}
     rows = zip(*columns.values(), strict=True)
-    return {(batch, past_tokens + index): Cost(**dict(zip(columns, row, strict=True))) for index, row in enumerate(rows)}
+    return {
+        (batch, past_tokens + index, capacity): Cost(**dict(zip(columns, row, strict=True)))
+        for index, row in enumerate(rows)
+    }
 
 
 def scaled(cost: Cost, factor: Fraction) -> Cost:

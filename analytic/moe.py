@@ -6,7 +6,7 @@ K of E experts each touch E (1 - (1 - K/E)^T) of them in expectation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analytic import ops
@@ -83,13 +83,26 @@ class RoutedExperts(AnalyticLayer):
         rows = self.tokens * self.spec.num_experts_per_tok
         hidden = rows * self.spec.moe_intermediate_size
         b = self.run.dtype_bytes
-        grouped = self.run.experts == "grouped_mm"
+        ways = {"grouped_mm": self._grouped, "batched_mm": self._batched, "eager": self._looped}
+        calls = self._hit if self.run.experts == "eager" else 1
+        silu = activation("act_fn", elements=hidden, kind="silu", b=b)
         return module(
             name,
             "RoutedExperts",
-            ops=(*(self._grouped(rows) if grouped else self._batched(rows)), ops.swiglu_product(elements=hidden, b=b)),
+            ops=(
+                *ways[self.run.experts](rows),
+                replace(ops.swiglu_product(elements=hidden, b=b), launches=calls),
+            ),
             parameter_bytes=self.spec.n_routed_experts * self.expert_bytes,
-            children=(activation("act_fn", elements=hidden, kind="silu", b=b),),
+            children=(replace(silu, ops=tuple(replace(op, launches=calls) for op in silu.ops)),),
+        )
+
+    @property
+    def _hit(self) -> Count:
+        """Experts that some token is expected to be routed to, rounded to whole ones."""
+        spec = self.spec
+        return expected_bytes(
+            self.tokens, experts=spec.n_routed_experts, per_token=spec.num_experts_per_tok, expert_bytes=1
         )
 
     def _activations(self, rows: Count) -> tuple[Count, Count]:
@@ -154,6 +167,33 @@ class RoutedExperts(AnalyticLayer):
             launches=3, read=copied + rows * 16 + self.tokens * row, written=copied + rows * row, weight=self.touched_bytes
         )
         return products, gathered, self._weighted_sum(rows)
+
+    def _looped(self, rows: Count) -> tuple[Op, ...]:
+        """Two products for each expert that was hit, on its tokens; what is hit, and so launches and bytes, is expected."""
+        spec, b = self.spec, self.run.dtype_bytes
+        read, written = self._activations(rows)
+        row = spec.hidden_size * b
+        products = ops.product(
+            kind=OpKind.MATMUL,
+            launches=2 * self._hit,
+            flops=self._flops(rows),
+            counted=self.run.counter_sees_experts,
+            read=read + self.touched_bytes,
+            written=written,
+            weight=self.touched_bytes,
+            live=rows * ((spec.hidden_size + 2 * spec.moe_intermediate_size) * b),
+        )
+        masks = self.tokens * (spec.num_experts_per_tok * (spec.n_routed_experts + 1) * 8)
+        looped = ops.pointwise(
+            # output, one-hot mask of the routing with its bounds, experts hit; then of each: its number read out four
+            # times and compared, its tokens found and gathered, its weights gathered, a product, a sum into the output
+            launches=9 + (10 + self.run.casts) * self._hit,
+            flops=rows * (2 * spec.hidden_size),
+            read=masks * 2 + rows * (2 * row + 4 * spec.hidden_size + 40),
+            written=masks * 2 + rows * (2 * row + 4 * spec.hidden_size + 24) + self.tokens * row,
+            live=masks + rows * row,
+        )
+        return products, looped
 
     def _weighted_sum(self, rows: Count) -> Op:
         """Rows times their routing weight, in float32, summed over the K experts of a token and cast back."""
