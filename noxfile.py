@@ -166,6 +166,13 @@ def scaling(session: nox.Session) -> None:
 
 
 @nox.session
+def backends(session: nox.Session) -> None:
+    """Rank ways to run the model against the floor: eager, compiled, CUDA graphs; --help after -- lists options."""
+    install(session, device_extra(session))
+    run_module(session, "fixtures.backends", *session.posargs)
+
+
+@nox.session
 def predict_study(session: nox.Session) -> None:
     """Predicted against measured time of every stage, from microbenchmarks of single operators alone."""
     install(session, device_extra(session))
