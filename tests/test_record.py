@@ -187,6 +187,14 @@ def test_a_record_of_the_first_schema_is_read_as_one_of_the_present(tmp_path: Pa
     assert json.loads((DATA / "record.v1.json").read_text()) == old
 
 
+def test_what_did_not_name_its_backend_ran_operator_by_operator() -> None:
+    for version in (1, 2, 3):
+        old = record.read(DATA / f"record.v{version}.json")
+        assert old["execution"]["backend"] == "eager"
+        assert old["timed"] is None or old["timed"]["execution"]["backend"] == "eager"
+        assert all(one["predicted_s"] is None for one in old["timings"])
+
+
 def test_every_schema_ever_written_has_a_golden_file_and_a_way_to_the_present() -> None:
     for version, schema in SCHEMAS.items():
         golden = DATA / f"{schema.partition('.schema')[0]}.json"
