@@ -48,7 +48,7 @@ COST = Cost(
     activation_bytes=50,
     kv_bytes=30,
 )
-RECORD = Path(__file__).resolve().parent / "data" / "record.v3.json"
+RECORD = Path(__file__).resolve().parent / "data" / "record.v4.json"
 """A record of the tiny preset on a CPU: vision, prefill, decode and a page of gundam-2x1, 1024 positions."""
 
 _TINY = ModelSpec.from_preset("tiny")
