@@ -53,7 +53,7 @@ def decode(small: ModelSpec, model: Any) -> Callable[[Execution], tuple[Subject,
     """A decode with the same weights, as a way to run it."""
 
     def made(run: Execution, steps: int = STEPS) -> tuple[Subject, Call]:
-        subject = Subject(spec=small, run=run, model=twin(model, run))
+        subject = Subject(spec=small, run=run, model=twin(model, small, run))
         calls = Calls(subject, batch_size=1, context_len=lambda prefill: prefill)
         return subject, calls.decode(LENGTH, steps=steps)
 
@@ -88,6 +88,17 @@ def test_kernels_give_the_same_tokens_logits_and_flops(decode: Callable, referen
     ran = counted(call, subject)
     assert ran.problems(call, "here") == []
     assert ran.executed_flops == counted(*reversed(decode(EAGER, steps=2))).executed_flops
+
+
+def test_vision_runs_the_attention_that_was_asked_for(small: ModelSpec, model: Any) -> None:
+    for attention in ("sdpa", "eager"):
+        run = replace(EAGER, attention=attention)  # type: ignore[arg-type]
+        twins = twin(model, small, run)
+        shared = zip(twins.parameters(), model.parameters(), strict=True)
+        assert all(one.data_ptr() == other.data_ptr() for one, other in shared)
+        subject = Subject(spec=small, run=run, model=twins)
+        call = Calls(subject, batch_size=1, context_len=lambda prefill: prefill).named("vision[tiny]", steps=1)
+        assert counted(call, subject).problems(call, "here") == []
 
 
 @needs_compiler
