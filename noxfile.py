@@ -10,7 +10,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 def require(session: nox.Session, *needs: str) -> None:
     """End the session at once, in a sentence, where this machine lacks one of `needs`: gpu, or a tool."""
-    said = session.run("python", "-m", "fixtures.needs", *needs, silent=True, success_codes=(0, 2), log=False)
+    said = session.run("python", "-m", "fixtures.asked.needs", *needs, silent=True, success_codes=(0, 2), log=False)
     if said:
         session.error(str(said).strip())
 
@@ -46,7 +46,7 @@ def profile(session: nox.Session) -> None:
     if "--help" not in session.posargs:
         require(session, "gpu", session.name)
     install(session, "[gpu]")
-    run_module(session, "fixtures.nsight", session.name, *session.posargs)
+    run_module(session, "fixtures.explained.nsight", session.name, *session.posargs)
 
 
 @nox.session
@@ -82,7 +82,7 @@ def bench(session: nox.Session) -> None:
 def static_compute(session: nox.Session) -> None:
     """Parameters and FLOPs of a page by stage and block from torch's own counter; --help after -- lists options."""
     install(session)
-    session.run("python", "-m", "fixtures.static_compute", *session.posargs)
+    session.run("python", "-m", "fixtures.recounted.static_compute", *session.posargs)
 
 
 @nox.session
@@ -113,14 +113,14 @@ def calibrate(session: nox.Session) -> None:
     if "cuda" in session.posargs:
         require(session, "gpu")
     install(session)
-    session.run("python", "-m", "fixtures.calibration", *session.posargs)
+    session.run("python", "-m", "fixtures.machine.calibration", *session.posargs)
 
 
 @nox.session
 def baseline(session: nox.Session) -> None:
     """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.baselines", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.accepted.baselines", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -134,7 +134,7 @@ def report(session: nox.Session) -> None:
 def merge(session: nox.Session) -> None:
     """Join the runs of separate runners into one: -- RUN_DIR... [--whole]; it fails where they disagree."""
     install(session)
-    session.run("python", "-m", "fixtures.merge", *(session.posargs or ["--help"]))
+    session.run("python", "-m", "fixtures.fleet.merge", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -148,14 +148,14 @@ def fleet(session: nox.Session) -> None:
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.noise", *session.posargs)
+    run_module(session, "fixtures.processes.noise", *session.posargs)
 
 
 @nox.session
 def compare(session: nox.Session) -> None:
     """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.compare_builds", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.processes.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -169,21 +169,21 @@ def scaling(session: nox.Session) -> None:
 def backends(session: nox.Session) -> None:
     """Rank ways to run the model against the floor: eager, compiled, CUDA graphs; --help after -- lists options."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.backends", *session.posargs)
+    run_module(session, "fixtures.explained.backends", *session.posargs)
 
 
 @nox.session
 def predict_study(session: nox.Session) -> None:
     """Predicted against measured time of every stage, from microbenchmarks of single operators alone."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.predict_study", *session.posargs)
+    run_module(session, "fixtures.explained.predict_study", *session.posargs)
 
 
 @nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.gate_study", *session.posargs)
+    run_module(session, "fixtures.processes.gate_study", *session.posargs)
 
 
 @nox.session

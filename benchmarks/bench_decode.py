@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fixtures.bench import Bench
-    from fixtures.calls import Call, Calls
-    from fixtures.points import Point
-    from fixtures.result import PointResult
+    from fixtures.asked.points import Point
+    from fixtures.compared.bench import Bench
+    from fixtures.compared.result import PointResult
+    from fixtures.model.calls import Call, Calls
 
     Agrees = Callable[[PointResult], None]
     Timed = Callable[[str, Callable[[Calls], Call]], None]

@@ -43,8 +43,8 @@ def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], N
     import torch
 
     from analytic.execution import Execution
-    from fixtures.model import build
-    from fixtures.shadow import shadow
+    from fixtures.model.real import build
+    from fixtures.model.shadow import shadow
 
     run = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
     model = build(spec_of(name), run)

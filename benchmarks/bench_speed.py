@@ -31,7 +31,7 @@ def count() -> Callable[[int, int], list[int]]:
 
     from analytic.execution import Execution
     from analytic.spec import ModelSpec
-    from fixtures.model import build
+    from fixtures.model.real import build
 
     run = Execution(device="meta", attention="sdpa", experts="batched_mm", dtype="bfloat16")
     model = build(ModelSpec.from_preset("deepseek-ocr-v1-base"), run)

@@ -7,8 +7,8 @@ import pytest
 
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
-from fixtures.command_line import DEFAULTS
-from fixtures.options import RunOptions
+from fixtures.asked.command_line import DEFAULTS
+from fixtures.asked.options import RunOptions
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ def tiny_spec() -> ModelSpec:
 @pytest.fixture(scope="session")
 def subject_on() -> Callable[..., object]:
     """A factory of models under measurement, each built once: `subject_on("meta", "sdpa", "grouped_mm")`."""
-    from fixtures.model import build
-    from fixtures.stages import Subject
+    from fixtures.model.real import build
+    from fixtures.model.stages import Subject
 
     @cache
     def make(device: str, attention: str, experts: str, preset: str = "deepseek-ocr-v1-base", dtype: str = "") -> Subject:
@@ -55,6 +55,6 @@ def options_of() -> Callable[..., RunOptions]:
 @pytest.fixture(scope="session")
 def static_compute_with() -> Callable[[str], object]:
     """The static compute report of an A4 page at 200 dpi on the full size, by attention implementation."""
-    from fixtures.static_compute import estimate_static_compute
+    from fixtures.recounted.static_compute import estimate_static_compute
 
     return cache(lambda attention: estimate_static_compute(2339, 1654, 1024, attention=attention))

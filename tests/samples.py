@@ -7,7 +7,7 @@ from typing import Any
 from analytic.cost import Cost, CostNode
 from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
 from analytic.spec import ModelSpec
-from fixtures.medians import Fingerprint
+from fixtures.timed.medians import Fingerprint
 from fixtures.worker import Job
 
 JOB = Job(

@@ -15,18 +15,18 @@ from analytic import stored
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
-from fixtures import backends
-from fixtures.agreement import TOLERANCE, Decoded, agreement, decoded
-from fixtures.calls import Call, Calls
-from fixtures.compare import compare
-from fixtures.compiled import Compiler, Graph, entries_of, module_path
-from fixtures.counted import counted
-from fixtures.ledger import Ledger
-from fixtures.medians import Fingerprint
-from fixtures.model import build, twin
-from fixtures.needs import cpp_compiler, require_compiler
-from fixtures.operators import UncountedOperatorError
-from fixtures.stages import Subject, rewind, static_cache
+from fixtures.asked.needs import cpp_compiler, require_compiler
+from fixtures.compared.compare import compare
+from fixtures.compared.counted import counted
+from fixtures.counted.ledger import Ledger
+from fixtures.counted.operators import UncountedOperatorError
+from fixtures.explained import backends
+from fixtures.explained.agreement import TOLERANCE, Decoded, agreement, decoded
+from fixtures.model.calls import Call, Calls
+from fixtures.model.compiled import Compiler, Graph, entries_of, module_path
+from fixtures.model.real import build, twin
+from fixtures.model.stages import Subject, rewind, static_cache
+from fixtures.timed.medians import Fingerprint
 from tests.samples import PLACE
 
 STEPS, LENGTH = 64, 32

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from analytic.execution import FULL_SIZE
-from fixtures import baselines
-from fixtures.baseline import Baseline, BaselineError, Exact, Provenance, find, path_of, read
-from fixtures.baselines import RefusedError, difference_lines, main, require_clean, show_lines
-from fixtures.exact import Block, ExactPoint
-from fixtures.medians import Noise, StageNoise
-from fixtures.points import Point
+from fixtures.accepted import baselines
+from fixtures.accepted.baseline import Baseline, BaselineError, Exact, Provenance, find, path_of, read
+from fixtures.accepted.baselines import RefusedError, difference_lines, main, require_clean, show_lines
+from fixtures.accepted.exact import Block, ExactPoint
+from fixtures.asked.points import Point
+from fixtures.timed.medians import Noise, StageNoise
 from tests.samples import PLACE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -242,7 +242,7 @@ def test_a_command_that_can_not_be_done_says_why(
 
 
 def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said, message in ((" M fixtures/bench.py", "the tree is dirty"), (None, "no git checkout")):
+    for said, message in ((" M fixtures/compared/bench.py", "the tree is dirty"), (None, "no git checkout")):
         monkeypatch.setattr(baselines, "git", lambda *_, said=said: said)
         with pytest.raises(RefusedError, match=message):
             require_clean()
@@ -253,7 +253,7 @@ def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def two_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh measures two points of the tiny preset."""
-    from fixtures import points
+    from fixtures.asked import points
 
     small = [("prefill", Point(label="16", seq_len=16, page=None)), ("decode", Point(label="16", seq_len=16, page=None))]
     monkeypatch.setattr(points, "benchmarks", lambda options: small)
@@ -283,7 +283,7 @@ def test_refresh_refuses_where_closed_form_and_measurement_disagree(
 ) -> None:
     STORED.write(tmp_path)
     before = path_of("meta", "tiny", tmp_path).read_bytes()
-    from fixtures.result import PointResult
+    from fixtures.compared.result import PointResult
 
     monkeypatch.setattr(PointResult, "passes", lambda self, accepted: False)
     monkeypatch.setattr(PointResult, "explain", lambda self, accepted: "decode[16]: closed form 1, measured 2")
@@ -308,7 +308,7 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
 
 
 def test_the_stored_baseline_of_the_project_is_good_and_of_every_default_point(options_of: Callable) -> None:
-    from fixtures.points import benchmarks
+    from fixtures.asked.points import benchmarks
 
     stored = find("meta", "deepseek-ocr-v1-base")
     asked = {f"{stage}[{point.label}]" for stage, point in benchmarks(options_of(device="meta"))}

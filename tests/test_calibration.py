@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import calibration
-from fixtures.calibration import Calibration, CalibrationWarning
+from fixtures.machine import calibration
+from fixtures.machine.calibration import Calibration, CalibrationWarning
 
 
 def test_a_calibration_is_kept_and_a_damaged_one_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

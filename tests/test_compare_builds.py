@@ -10,14 +10,14 @@ from typing import Any, Self
 
 import pytest
 
-from fixtures import builds, compare_builds
-from fixtures.builds import BuildError, build_of, dependencies
-from fixtures.compare_builds import main, parsed
-from fixtures.conversation import WorkerError
-from fixtures.counted import Work
-from fixtures.pairs import Pair
-from fixtures.pairwise import Verdict
-from fixtures.processes import HERE, Amount, Build
+from fixtures.compared.counted import Work
+from fixtures.processes import builds, compare_builds
+from fixtures.processes.builds import BuildError, build_of, dependencies
+from fixtures.processes.compare_builds import main, parsed
+from fixtures.processes.conversation import WorkerError
+from fixtures.processes.pairs import Pair
+from fixtures.processes.pairwise import Verdict
+from fixtures.processes.worker_process import HERE, Amount, Build
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYER = "model.language_model.layers.*.self_attn"

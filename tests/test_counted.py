@@ -7,10 +7,10 @@ import pytest
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures.calls import Call, Calls
-from fixtures.counted import counted
-from fixtures.model import build
-from fixtures.stages import Subject
+from fixtures.compared.counted import counted
+from fixtures.model.calls import Call, Calls
+from fixtures.model.real import build
+from fixtures.model.stages import Subject
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
-from fixtures import stages
-from fixtures.compare import compare
-from fixtures.inputs import page_inputs
-from fixtures.ledger import Ledger
+from fixtures.compared.compare import compare
+from fixtures.counted.ledger import Ledger
+from fixtures.model import stages
+from fixtures.model.inputs import page_inputs
 
 PAGES = {f"gundam-{grid}": gundam(grid) for grid in ALL_GRIDS} | MODES
 KERNELS = list(itertools.product(("sdpa", "eager"), ("grouped_mm", "batched_mm")))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.exact import Change
-from fixtures.failure_report import Context, explain, github_annotations, report, summary
-from fixtures.gates import Gates
-from fixtures.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.accepted.exact import Change
+from fixtures.accepted.failure_report import Context, explain, github_annotations, report, summary
+from fixtures.accepted.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.session.gates import Gates
 
 CONTEXT = Context(
     baseline="`baselines/meta/tiny.json` (of commit 000000000000, now)",

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from analytic import stored
-from fixtures import fleet, record
-from fixtures.bench import Bench
-from fixtures.conversation import Conversation, WorkerError
-from fixtures.fleet_options import Asked
-from fixtures.merged import MergeError
-from fixtures.points import Point, benchmarks
-from fixtures.served import by_benchmark
-from fixtures.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
+from fixtures.asked.points import Point, benchmarks
+from fixtures.compared.bench import Bench
+from fixtures.fleet import __main__ as fleet
+from fixtures.fleet.asked import Asked
+from fixtures.fleet.merged import MergeError
+from fixtures.fleet.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
+from fixtures.processes.conversation import Conversation, WorkerError
+from fixtures.session.served import by_benchmark
+from fixtures.told import record
 
 DATA = Path(__file__).resolve().parent / "data"
 SMALL = ("--preset", "tiny", "--device", "meta", "--seq-len", "64,500", "--decode-steps", "2")
@@ -120,7 +121,7 @@ def test_what_nobody_comes_for_is_given_up_and_what_is_done_is_kept() -> None:
 
 
 def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.tasks.START_S", 0.0)
+    monkeypatch.setattr("fixtures.fleet.tasks.START_S", 0.0)
     crew = Scripted()
     monkeypatch.setattr(crew, "hire", lambda: 0)
     with pytest.raises(FleetError, match="no worker came within 0 s"):
@@ -271,7 +272,7 @@ def test_a_fleet_that_measured_nothing_says_why(tmp_path: Path, capsys: pytest.C
 
 
 def served(*arguments: str) -> Conversation:
-    command = [sys.executable, "-m", "fixtures.served", *arguments]
+    command = [sys.executable, "-m", "fixtures.session.served", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     return Conversation("a worker", command, root=stored.ROOT, environment=environment)
 

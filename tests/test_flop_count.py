@@ -6,8 +6,8 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import TokenLayout, VisionWorkload
-from fixtures.flop_count import blocks, count
-from fixtures.inputs import page_inputs, token_ids
+from fixtures.model.inputs import page_inputs, token_ids
+from fixtures.recounted.flop_count import blocks, count
 from tests.samples import flops_by_path
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import CropGrid, TokenLayout, gundam
-from fixtures import stages
-from fixtures.bench import Bench
-from fixtures.compare import compare, group_of
-from fixtures.ledger import Ledger
-from fixtures.points import Point
-from fixtures.stages import Measured, Subject
+from fixtures.asked.points import Point
+from fixtures.compared.bench import Bench
+from fixtures.compared.compare import compare, group_of
+from fixtures.counted.ledger import Ledger
+from fixtures.model import stages
+from fixtures.model.stages import Measured, Subject
 
 PAGE = gundam(CropGrid.parse("2x1"))
 LAYOUT = TokenLayout.of(512, PAGE)

@@ -14,19 +14,19 @@ from analytic.execution import Execution
 from analytic.roofline import Ceilings
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures import stages
-from fixtures.baseline import Baseline, Exact, Provenance
-from fixtures.bench import Bench
-from fixtures.exact import Block, ExactPoint, blocks, changes
-from fixtures.failure_report import explain
-from fixtures.gate import ExactGate, TimedGate, judged_by_time
-from fixtures.judgement import Judgement, Outcome
-from fixtures.medians import Fingerprint, Noise, StageNoise
-from fixtures.model import build
-from fixtures.points import Point
-from fixtures.result import ModuleRow, PointResult
-from fixtures.stages import Subject
-from fixtures.timing import Samples, TimedStage
+from fixtures.accepted.baseline import Baseline, Exact, Provenance
+from fixtures.accepted.exact import Block, ExactPoint, blocks, changes
+from fixtures.accepted.failure_report import explain
+from fixtures.accepted.gate import ExactGate, TimedGate, judged_by_time
+from fixtures.accepted.judgement import Judgement, Outcome
+from fixtures.asked.points import Point
+from fixtures.compared.bench import Bench
+from fixtures.compared.result import ModuleRow, PointResult
+from fixtures.model import stages
+from fixtures.model.real import build
+from fixtures.model.stages import Subject
+from fixtures.timed.medians import Fingerprint, Noise, StageNoise
+from fixtures.timed.timing import Samples, TimedStage
 from tests.samples import COST, PLACE
 
 META = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")

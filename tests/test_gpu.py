@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fixtures import summary
-from fixtures.gpu import Gpu, GpuState, gpu_of
-from fixtures.gpu_watch import GpuWatch, gpu_warnings
-from fixtures.memory import allocator_peak_bytes
-from fixtures.options import RunOptions
-from fixtures.stages import Subject
+from fixtures.asked.options import RunOptions
+from fixtures.counted.memory import allocator_peak_bytes
+from fixtures.machine.gpu import Gpu, GpuState, gpu_of
+from fixtures.machine.gpu_watch import GpuWatch, gpu_warnings
+from fixtures.model.stages import Subject
+from fixtures.session import summary
 
 
 def test_peak_memory_on_a_gpu_is_what_its_allocator_held_above_before() -> None:

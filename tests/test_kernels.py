@@ -3,7 +3,7 @@
 import pytest
 
 from analytic.hardware import DevicePeaks, device
-from fixtures.kernels import (
+from fixtures.explained.kernels import (
     ADDS,
     FUSED,
     METRICS,

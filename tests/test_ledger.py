@@ -9,10 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import TokenLayout, gundam
-from fixtures import operators, stages
-from fixtures.inputs import page_inputs, token_ids
-from fixtures.ledger import Ledger
-from fixtures.operators import UncountedOperatorError, storage_bytes
+from fixtures.counted import operators
+from fixtures.counted.ledger import Ledger
+from fixtures.counted.operators import UncountedOperatorError, storage_bytes
+from fixtures.model import stages
+from fixtures.model.inputs import page_inputs, token_ids
 
 
 def flops_of(ledger: Ledger, name: str = "executed_flops") -> int:

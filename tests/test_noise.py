@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import noise
-from fixtures.calls import Calls
-from fixtures.conversation import WorkerError
-from fixtures.counted import counted
-from fixtures.fingerprint import measurement_version
-from fixtures.medians import Noise, StageNoise, log_spread
-from fixtures.noise import lines
-from fixtures.points import TIMED_STAGES
-from fixtures.processes import HERE, WorkerProcess, runs_for
+from fixtures.asked.points import TIMED_STAGES
+from fixtures.compared.counted import counted
+from fixtures.model.calls import Calls
+from fixtures.processes import noise
+from fixtures.processes.conversation import WorkerError
+from fixtures.processes.noise import lines
+from fixtures.processes.worker_process import HERE, WorkerProcess, runs_for
+from fixtures.timed.fingerprint import measurement_version
+from fixtures.timed.medians import Noise, StageNoise, log_spread
 from fixtures.worker import Job, Worker
 from tests.samples import JOB, PLACE
 
@@ -124,7 +124,7 @@ def test_the_version_of_a_measurement_follows_its_body(monkeypatch: pytest.Monke
     def prefill(self: Calls, seq_len: int) -> None:
         """Another docstring is the same body; this is another body."""
 
-    from fixtures import fingerprint
+    from fixtures.timed import fingerprint
 
     monkeypatch.setitem(fingerprint.BODIES, "prefill", (prefill,))
     assert measurement_version("prefill") != versions["prefill"]

@@ -9,10 +9,12 @@ import pytest
 from analytic import stored
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
-from fixtures import annotation, decode_window, needs, nsight
-from fixtures.decode_window import SAID, Asked, Window
-from fixtures.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
-from fixtures.nsight import Captured, command, lines, main
+from fixtures.asked import needs
+from fixtures.explained import decode_window, nsight
+from fixtures.explained.decode_window import SAID, Asked, Window
+from fixtures.explained.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
+from fixtures.explained.nsight import Captured, command, lines, main
+from fixtures.model import annotation
 from tests.test_kernels import NSYS, ncu_table
 
 ASKED = Asked(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fixtures import gate_study
-from fixtures.gate_study import Rate, compare_live, median_over_stored, rates, simulated
-from fixtures.pairs import Pair
-from fixtures.pairwise import FEWEST_PAIRS, MOST_PAIRS, Pairs, Verdict, confirmed, pair_sample, percent
+from fixtures.processes import gate_study
+from fixtures.processes.gate_study import Rate, compare_live, median_over_stored, rates, simulated
+from fixtures.processes.pairs import Pair
+from fixtures.processes.pairwise import FEWEST_PAIRS, MOST_PAIRS, Pairs, Verdict, confirmed, pair_sample, percent
 
 FIVE = math.log(1.05)
 

@@ -256,7 +256,7 @@ def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:
         "def decode(bench, agrees, length_point):\n    agrees(bench.prefill(length_point))\n    raise KeyboardInterrupt\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-    options = ["--rootdir", str(ROOT), "-p", "fixtures.plugin", "--preset", "tiny", "--seq-len", "32"]
+    options = ["--rootdir", str(ROOT), "-p", "fixtures.session.plugin", "--preset", "tiny", "--seq-len", "32"]
     where = ["--output-dir", str(tmp_path / "out"), str(tmp_path / "bench_stop.py")]
     done = subprocess.run([*command, *options, *where], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2, done.stdout + done.stderr

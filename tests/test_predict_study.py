@@ -10,9 +10,11 @@ import torch
 from analytic.op import OpKind
 from analytic.rates import ShapeClass
 from analytic.spec import ModelSpec
-from fixtures import calibration, device_rates, microbench, operator_catalogue, predict_study
-from fixtures.microbench import Bench, Sample, Tally, beyond_s
-from fixtures.predict_study import Case, lines, names
+from fixtures.alone import device_rates, microbench, operator_catalogue
+from fixtures.alone.microbench import Bench, Sample, Tally, beyond_s
+from fixtures.explained import predict_study
+from fixtures.explained.predict_study import Case, lines, names
+from fixtures.machine import calibration
 from tests.test_predict import rates
 
 

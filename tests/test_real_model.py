@@ -8,8 +8,8 @@ import torch
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures.inputs import page_inputs
-from fixtures.model import build
+from fixtures.model.inputs import page_inputs
+from fixtures.model.real import build
 
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 

@@ -11,12 +11,12 @@ from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, gundam
-from fixtures import stages
-from fixtures.bench import Bench
-from fixtures.compare import compare
-from fixtures.model import CheckpointError, build, config_for
-from fixtures.points import Point
-from fixtures.stages import Subject
+from fixtures.asked.points import Point
+from fixtures.compared.bench import Bench
+from fixtures.compared.compare import compare
+from fixtures.model import stages
+from fixtures.model.real import CheckpointError, build, config_for
+from fixtures.model.stages import Subject
 
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 PAGES = {"gundam-2x1": gundam(CropGrid.parse("2x1")), "tiny": MODES["tiny"]}

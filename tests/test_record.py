@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures import record
-from fixtures.bench import Bench
-from fixtures.compare import Comparison, Quantity
-from fixtures.environment import environment
-from fixtures.migration import CURRENT, SCHEMAS
-from fixtures.points import Point
-from fixtures.result import Activations, PointResult, collapsed
-from fixtures.table import lines
+from fixtures.asked.points import Point
+from fixtures.compared.bench import Bench
+from fixtures.compared.compare import Comparison, Quantity
+from fixtures.compared.result import Activations, PointResult, collapsed
+from fixtures.machine.environment import environment
+from fixtures.told import record
+from fixtures.told.migration import CURRENT, SCHEMAS
+from fixtures.told.table import lines
 
 DATA = Path(__file__).resolve().parent / "data"
 

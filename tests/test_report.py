@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from analytic import stored
-from fixtures.migration import migrated
-from fixtures.record import RecordError
+from fixtures.compared.result import ModuleRow
 from fixtures.report import __main__ as command
 from fixtures.report.blocks import NAMES, block_of, by_block
 from fixtures.report.pair import page_of_pair
 from fixtures.report.render import as_html, as_markdown, write_run
 from fixtures.report.run import Run, run_of
 from fixtures.report.sections import page_of, verdict_words
-from fixtures.result import ModuleRow
+from fixtures.told.migration import migrated
+from fixtures.told.record import RecordError
 
 DATA = Path(__file__).resolve().parent / "data"
 EVIL = "<script>alert(1)</script>"

@@ -10,10 +10,10 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import MODES, CropGrid, TokenLayout, gundam
-from fixtures.annotation import analytic_stage
-from fixtures.inputs import page_inputs, token_ids
-from fixtures.ledger import Ledger
-from fixtures.shadow import (
+from fixtures.counted.ledger import Ledger
+from fixtures.model.annotation import analytic_stage
+from fixtures.model.inputs import page_inputs, token_ids
+from fixtures.model.shadow import (
     LAYERS,
     VISION,
     ShadowError,
@@ -23,8 +23,8 @@ from fixtures.shadow import (
     shadow,
     write_analytic_run_stats,
 )
-from fixtures.shadow_stats import AnalyticRunStats
-from fixtures.stages import Subject, cache_bytes
+from fixtures.model.shadow_stats import AnalyticRunStats
+from fixtures.model.stages import Subject, cache_bytes
 
 PAGE = gundam(CropGrid.parse("2x1"))
 
@@ -189,7 +189,7 @@ def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: Subject,
 
 
 def test_an_error_in_a_hook_leaves_no_hooks(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixtures import shadow as module
+    from fixtures.model import shadow as module
 
     def broken(cache: Any) -> int:
         raise ShadowError("past_key_values: got StaticLayer")
@@ -254,7 +254,7 @@ def test_the_stats_of_the_last_shadow_are_at_hand_without_its_variable(subject: 
 
 
 def test_without_a_shadow_so_far_there_are_no_stats(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixtures import shadow as module
+    from fixtures.model import shadow as module
 
     monkeypatch.setattr(module, "_latest", [])
     reset_analytic_run_stats()

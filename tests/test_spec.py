@@ -81,7 +81,7 @@ def test_encoders_that_do_not_meet_are_refused(tiny_spec: ModelSpec) -> None:
     ],
 )
 def test_a_config_that_is_not_modelled_is_refused(tiny_spec: ModelSpec, part: str, field: str, value: object) -> None:
-    from fixtures.model import config_for
+    from fixtures.model.real import config_for
 
     config = config_for(tiny_spec)
     owner = config

@@ -14,9 +14,9 @@ from analytic.cost import CostNode
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import VisionWorkload
-from fixtures import static_compute
-from fixtures.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
-from fixtures.static_text import lines
+from fixtures.recounted import static_compute
+from fixtures.recounted.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
+from fixtures.recounted.static_text import lines
 from tests.samples import flops_by_path
 
 SUSPECTS = {"vision": {"aten.native_layer_norm"}, "prefill": set(), "decode": set()}
@@ -203,7 +203,7 @@ def test_a_page_that_can_not_be_is_refused(height: int, width: int) -> None:
 def test_the_counter_imports_neither_the_closed_form_nor_the_ledger() -> None:
     script = """
 import sys
-from fixtures import static_compute
+from fixtures.recounted import static_compute
 assert static_compute.main(["--seq-len", "1"]) == 2
 assert "torch" not in sys.modules
 from analytic.spec import ModelSpec
@@ -212,6 +212,18 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
     data = {"analytic", "analytic.checks", "analytic.execution", "analytic.spec", "analytic.stored", "analytic.workload"}
-    own = {"fixtures.static_compute", "fixtures.static_text", "fixtures.flop_count", "fixtures.inventory"}
-    model = {"fixtures", "fixtures.command_line", "fixtures.environment", "fixtures.inputs", "fixtures.model"}
-    assert set(done.stdout.split()) == data | {"analytic.table"} | own | model
+    own = {
+        "fixtures.recounted.static_compute",
+        "fixtures.recounted.static_text",
+        "fixtures.recounted.flop_count",
+        "fixtures.recounted.inventory",
+    }
+    model = {
+        "fixtures",
+        "fixtures.asked.command_line",
+        "fixtures.machine.environment",
+        "fixtures.model.inputs",
+        "fixtures.model.real",
+    }
+    rooms = {"fixtures.asked", "fixtures.machine", "fixtures.model", "fixtures.recounted"}
+    assert set(done.stdout.split()) == data | {"analytic.table"} | own | model | rooms
