@@ -56,6 +56,11 @@ class DecoderShape:
         """Positions attended to, a sequence: with a static cache its whole capacity, masked or not."""
         return self.past_tokens + self.new_tokens if self.capacity is None else self.capacity
 
+    @property
+    def continues(self) -> Count:
+        """1 where several tokens are put on a growing past, else 0: then SDPA is given a mask, and makes none itself."""
+        return (self.new_tokens > 1) * (self.past_tokens > 0) * int(self.capacity is None)
+
 
 def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
     """Raise ValueError when the counts of an array of shapes could pass 64 bits; single shapes are Python's own integers.
@@ -142,7 +147,7 @@ class LlamaFlashAttention2(AnalyticLayer):
             useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
         )
         mask_bytes, mask_made = self._mask(attention)
-        mask_alive = mask_bytes if self.run.attention_kernel == "math" else 0  # else it is the decoder's
+        mask_alive = mask_bytes if self.run.attention_kernel != "eager" else 0  # else it is the decoder's
         # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
         query_copy = operand_copies(tokens * width, self.run, tensors=1 * (shape.batch > 1) * (shape.new_tokens > 1))
         cached = shape.batch * shape.context * (2 * kv_width * b)
@@ -188,13 +193,20 @@ class LlamaFlashAttention2(AnalyticLayer):
         """Bytes of the mask that is added (one for all heads), and the operators that make it.
 
         SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, float32 chosen by it.
+        A boolean mask that it is given becomes numbers of the model's dtype, in every layer too: two scalars, the choice.
         """
-        pairs = attention.queries * attention.keys * self._masked
-        if self.run.attention_kernel == "math":
-            scalars = 8 * self._masked
-            made = ops.movement(launches=5 * self._masked, read=pairs * 2 + scalars, written=pairs * 6 + scalars)
-            return pairs * 4, made
-        return self.shape.batch * pairs * self.run.dtype_bytes, ops.movement(launches=0, read=0, written=0)
+        pairs, b = attention.queries * attention.keys, self.run.dtype_bytes
+        if self.run.attention_kernel == "eager":
+            return self.shape.batch * pairs * b, ops.movement(launches=0, read=0, written=0)
+        given = self.shape.continues
+        own = self._masked * (1 - given)
+        numbers = self.shape.batch * pairs * b
+        made = ops.movement(
+            launches=5 * own + 3 * given,
+            read=(pairs * 2 + 8) * own + (pairs + 2 * b) * given,
+            written=(pairs * 6 + 8) * own + (numbers + 2 * b) * given,
+        )
+        return pairs * (4 * own) + numbers * given, made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

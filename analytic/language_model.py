@@ -77,13 +77,14 @@ class Decoder(AnalyticLayer):
         """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
         shape, b = self.shape, self.run.dtype_bytes
         pairs = shape.new_tokens * shape.context
-        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs
+        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs * (1 + shape.continues)
         angles = shape.new_tokens * (2 * self.spec.head_dim * b)
         return shape.tokens * (self.spec.hidden_size * b) + angles + masks
 
     def _masks(self) -> Op:
-        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and for its own attention both.
+        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and the causal one beside it.
 
+        SDPA needs the second only where several tokens continue a past; transformers' own attention adds both as numbers.
         Comparisons of int64 positions and bitwise operators over (new tokens) x (context).
         """
         shape, b = self.shape, self.run.dtype_bytes
@@ -100,12 +101,14 @@ class Decoder(AnalyticLayer):
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
             live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
         )
-        if self.run.attention == "sdpa":
-            return made
+        own = int(self.run.attention == "eager")
+        causal = shape.continues if not own else 1
         return ops.movement(
             # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
-            launches=made.launches + 7 + 2 * 3,
-            read=made.read_bytes + pairs * 2 + (new + context) * 16 + 4 * b,
-            written=made.written_bytes + pairs * (batch * (2 * b) + 1) + (new + context) * 16 + batch * 8 + 8 + 4 * b,
+            launches=made.launches + 7 * causal + 2 * 3 * own,
+            read=made.read_bytes + (new + context) * (16 * causal) + (pairs * 2 + 4 * b) * own,
+            written=made.written_bytes
+            + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
+            + (pairs * (batch * (2 * b)) + 4 * b) * own,
             live=made.live_bytes,
         )
