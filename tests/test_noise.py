@@ -61,6 +61,10 @@ def test_the_extra_tokens_of_a_job_are_real_work() -> None:
 
 def test_a_job_survives_its_command_line() -> None:
     assert Job.parsed(JOB.arguments()) == JOB
+    assert not any("backend" in one for one in JOB.arguments())  # a worker of an earlier commit knows no backends
+    compiled = replace(JOB, backend="compile")
+    assert Job.parsed(compiled.arguments()) == compiled
+    assert compiled.execution.static_cache
 
 
 @pytest.mark.parametrize(
