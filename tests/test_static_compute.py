@@ -221,6 +221,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
     model = {
         "fixtures",
         "fixtures.asked.command_line",
+        "fixtures.machine.allocator",
         "fixtures.machine.environment",
         "fixtures.model.inputs",
         "fixtures.model.real",
