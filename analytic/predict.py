@@ -41,6 +41,8 @@ OF_LAYER: Final = {
     ("SamAttention", OpKind.ATTENTION): ShapeClass.BIASED_ATTENTION,
 }
 """Layers whose operators of a kind are a class of their own."""
+OF_MANY: Final = {ShapeClass.ROTARY: (5,), ShapeClass.JOIN: (2,)}
+"""How many operators make up a class where a layer has others of the kind, with kernels that are not fused."""
 TOGETHER: Final = (ShapeClass.RMS_NORM, ShapeClass.ROTARY, ShapeClass.MASK, ShapeClass.GATE, ShapeClass.ROUTING)
 """Classes whose size is the bytes of all operators together."""
 PRODUCTS: Final = (
@@ -85,33 +87,37 @@ class Predicted:
 def predict(trees: Iterable[CostNode], spec: ModelSpec, rates: Rates, *, below: str = "") -> Predicted:
     """The time of the calls that `trees` describe, one after the other; only modules at and under the path `below`."""
     by_class: defaultdict[ShapeClass, float] = defaultdict(float)
-    launches = 0
-    for one in op_times(trees, spec, rates, below=below):
-        by_class[one.shape_class] += one.start_s + one.work_s
-        launches += int(one.op.launches)
-    device_s, host_s = sum(by_class.values()), launches * rates.host_s
-    time_s = max(device_s, host_s) if rates.overlapped else device_s + host_s
-    return Predicted(time_s=time_s, host_s=host_s, launches=launches, device_s=dict(by_class))
-
-
-def op_times(trees: Iterable[CostNode], spec: ModelSpec, rates: Rates, *, below: str = "") -> Iterator[OpTime]:
-    """Each operator that runs, in the order of the trees, with its time on the device alone."""
+    launches, time_s = 0, 0.0
     for tree in trees:
-        modules = [(path, node) for path, node in tree.walk() if not below or path == below or path.startswith(f"{below}.")]
-        ruler = _Ruler(spec, rates, cold=_touched_bytes(modules) > rates.cache_bytes)
-        for path, node in modules:
-            for op in node.ops:
-                if not op.launches:
-                    continue
-                shape_class = ruler.class_of(node.layer, op)
-                yield OpTime(
-                    path=path,
-                    layer=node.layer,
-                    op=op,
-                    shape_class=shape_class,
-                    start_s=int(op.launches) * rates.classes[shape_class].start_s,
-                    work_s=ruler.work_s(op, shape_class, node.layer),
-                )
+        device_s, launched = 0.0, 0
+        for one in op_times(tree, spec, rates, below=below):
+            taken_s = one.start_s + one.work_s
+            by_class[one.shape_class] += taken_s
+            device_s += taken_s
+            launched += int(one.op.launches)
+        host_s = launched * rates.host_s
+        time_s += max(device_s, host_s) if rates.overlapped else device_s + host_s
+        launches += launched
+    return Predicted(time_s=time_s, host_s=launches * rates.host_s, launches=launches, device_s=dict(by_class))
+
+
+def op_times(tree: CostNode, spec: ModelSpec, rates: Rates, *, below: str = "") -> Iterator[OpTime]:
+    """Each operator of a call, in the order of its tree, with its time on the device alone."""
+    modules = [(path, node) for path, node in tree.walk() if not below or path == below or path.startswith(f"{below}.")]
+    ruler = _Ruler(spec, rates, cold=_touched_bytes(modules) > (rates.cache_bytes or 0))
+    for path, node in modules:
+        for op in node.ops:
+            if not op.launches:
+                continue
+            shape_class = ruler.class_of(node.layer, op)
+            yield OpTime(
+                path=path,
+                layer=node.layer,
+                op=op,
+                shape_class=shape_class,
+                start_s=int(op.launches) * rates.classes[shape_class].start_s,
+                work_s=ruler.work_s(op, shape_class, node.layer),
+            )
 
 
 def head_widths(spec: ModelSpec) -> dict[str, int]:
@@ -135,6 +141,10 @@ class _Ruler:
     def class_of(self, layer: str, op: Op) -> ShapeClass:
         """The class of `op` in a module of `layer`."""
         found = OF_LAYER.get((layer, op.kind), OF_KIND[op.kind])
+        if int(op.launches) not in OF_MANY.get(found, (int(op.launches),)) or (
+            found is ShapeClass.ROUTING and op.weight_bytes
+        ):
+            found = OF_KIND[op.kind]  # scores and masks of transformers' own attention, weights copied out for every row
         if found is ShapeClass.CAUSAL_ATTENTION and self._queries(op, layer) < 2:
             return ShapeClass.SINGLE_QUERY
         if found is ShapeClass.PRODUCT and self._has_bias(op):

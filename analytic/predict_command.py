@@ -86,10 +86,9 @@ def stage_times(
     return found
 
 
-def lines(
-    found: list[StageTime], known: Rates, *, page: VisionWorkload | None, seq_len: int, decode_steps: int
-) -> list[str]:
+def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, asked: argparse.Namespace) -> list[str]:
     """The table: floor and prediction of each stage, the host's part, and where the device's time goes."""
+    decode_steps = asked.decode_steps
     rows = [["stage", "launches", "floor ms", "predicted ms", "over floor", "host", "most of the device's time"]]
     for one in found:
         predicted = one.predicted
@@ -107,8 +106,9 @@ def lines(
     whole_s = sum(one.predicted.time_s * (decode_steps if one.stage == "decode" else 1) for one in found)
     joined = "the longer of the two" if known.overlapped else "their sum"
     return [
-        f"{known.model_variant}, {known.dtype}, on {known.device_name}, {known.threads} threads; "
-        f"{page.label if page else 'no page'}, {seq_len} positions",
+        f"{known.model_variant}, {known.dtype}, attention {asked.attention}, experts {asked.experts}, on "
+        f"{known.device_name}, {known.threads} threads; {page.label if page else 'no page'}, {asked.seq_len:,} positions, "
+        f"batch {asked.batch_size:,}",
         *table.aligned(rows),
         f"all stages and {decode_steps} tokens: {whole_s * 1e3:,.3f} ms",
         f"floor: fused bytes and FLOPs at {known.flops_per_s / 1e9:,.1f} GFLOP/s and {known.bytes_per_s / 1e9:,.1f} GB/s; "
@@ -129,11 +129,13 @@ def predict_command(asked: argparse.Namespace) -> str:
         experts=asked.experts,
     )
     if not asked.json:
-        return "\n".join(lines(found, known, page=page, seq_len=asked.seq_len, decode_steps=asked.decode_steps))
+        return "\n".join(lines(found, known, page=page, asked=asked))
     answer = {
         "device_name": known.device_name,
         "model_variant": known.model_variant,
         "dtype": known.dtype,
+        "attention": asked.attention,
+        "experts": asked.experts,
         "threads": known.threads,
         "page": None if page is None else page.label,
         "seq_len": asked.seq_len,

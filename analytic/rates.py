@@ -127,7 +127,8 @@ class Rates:
     bytes_per_s  a large copy: the ceilings of the floor
     host_s       seconds of the host for one operator of transformers' modules: Python, views, and the launch where the
                  device works while the host goes on (`overlapped`)
-    cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory
+    cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory, and all
+                 of them where it is not known (None)
     """
 
     device_name: str
@@ -138,7 +139,7 @@ class Rates:
     bytes_per_s: float
     host_s: float
     overlapped: bool
-    cache_bytes: int
+    cache_bytes: int | None
     classes: Mapping[ShapeClass, ClassRates]
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Models shared by the tests of a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
@@ -9,6 +9,14 @@ from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from fixtures.asked.command_line import DEFAULTS
 from fixtures.asked.options import RunOptions
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Calibrations of these tests are kept with them, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ RATES = Rates(
     bytes_per_s=1e12,
     host_s=1e-6,
     overlapped=False,
-    cache_bytes=0,
+    cache_bytes=None,
     classes=dict.fromkeys(ShapeClass, _FLAT),
 )
 """One TFLOP/s and one TB/s in every class."""

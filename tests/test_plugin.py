@@ -230,6 +230,22 @@ def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: P
     assert [one["point"] for one in json.loads(path.read_text())["timings"]] == ["64"]
 
 
+def test_a_damaged_cache_is_said_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures.alone import device_rates
+    from fixtures.machine import calibration
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for path in (calibration.kept_at("cpu", "float32"), device_rates.kept_at("cpu", "float32", "tiny")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+    arguments = ("--preset", "tiny", "--seq-len", "64", "--device", "cpu", "--benchmark-disable", "-k", "decode")
+    done = run(*arguments, "--decode-steps", "2", "--output-dir", str(tmp_path / "results"))
+    assert done.returncode == 0, done.stdout
+    assert "not valid JSON" in done.stdout
+    assert "; measured again" in done.stdout
+    assert "measure again with `nox -s predict_study`" in done.stdout
+
+
 def test_timing_can_be_switched_off(tmp_path: Path) -> None:
     arguments = ("--preset", "tiny", "--seq-len", "64", "--device", "cpu", "--benchmark-disable", "-k", "prefill or decode")
     done = run(*arguments, "--decode-steps", "2", "--output-dir", str(tmp_path))

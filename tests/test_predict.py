@@ -61,7 +61,7 @@ def node(*ops: Op, layer: str = "Linear", copies: tuple[str, ...] = ()) -> CostN
 
 
 def shape_class(op: Op, layer: str = "Linear") -> ShapeClass:
-    return next(op_times([node(op, layer=layer)], TINY, rates())).shape_class
+    return next(op_times(node(op, layer=layer), TINY, rates())).shape_class
 
 
 def test_a_product_takes_the_longer_of_its_flops_and_its_bytes() -> None:
@@ -105,6 +105,14 @@ def test_the_longer_of_host_and_device_counts_where_the_device_works_meanwhile()
     assert predict([node(short, long)], TINY, rates(overlapped=True)).time_s == pytest.approx(101e-6)
 
 
+def test_what_one_call_hides_does_not_hide_another() -> None:
+    # a call that waits for its host for 3 us, and one whose device works for 100 us: one after the other
+    short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
+    found = predict([node(short), node(long)], TINY, rates(overlapped=True))
+    assert found.time_s == pytest.approx(103e-6)
+    assert found.host_s == pytest.approx(4e-6)
+
+
 def test_operators_are_classed_by_their_layer_and_by_what_they_count() -> None:
     op = pointwise(launches=1, flops=1, read=500, written=500, live=0)
     assert {layer: shape_class(op, layer) for layer in ("LayerNorm", "Activation", "SamMLP", "DeepseekV2RMSNorm")} == {
@@ -129,7 +137,7 @@ def test_attention_is_sized_by_the_positions_it_looks_at(queries: int, expected:
     shape = AttentionShape(groups=4, queries=queries, keys=100, head_dim=16, useful_pairs=1)
     op = products(shape, CPU)
     known = ClassRates(start_s=0.0, curves={16: RateCurve((99.0, 100.0, 101.0), (1e3, 1e6, 1e3))})
-    found = next(op_times([node(op, layer="LlamaFlashAttention2")], TINY, rates(**{str(expected): known})))
+    found = next(op_times(node(op, layer="LlamaFlashAttention2"), TINY, rates(**{str(expected): known})))
     assert found.shape_class is expected
     assert found.work_s == pytest.approx(4 * 4 * queries * 100 * 16 / 1e6)
 
@@ -155,7 +163,14 @@ def test_every_kernel_of_the_model_is_predicted(attention: str, experts: str) ->
     root = DeepseekOCRModel.from_spec(TINY, run=run)
     root.start_prefill(64, 2)
     root.start_decode()
-    assert predict([root.tree()], TINY, rates()).time_s > 0
+    found = predict([root.tree()], TINY, rates())
+    assert found.time_s > 0
+    assert (ShapeClass.SINGLE_QUERY in found.device_s) == (attention == "sdpa")
+    # the weights that are copied out for every row are a copy; scores and masks of unfused attention are pointwise
+    layers = ("LlamaFlashAttention2", "RoutedExperts")
+    classes = {one.shape_class for one in op_times(root.tree(), TINY, rates()) if one.layer in layers}
+    assert (ShapeClass.ROUTING in classes) == (experts == "grouped_mm")
+    assert {ShapeClass.ROTARY, ShapeClass.JOIN} <= classes
 
 
 @given(size=st.floats(1, 1e9))
@@ -199,7 +214,7 @@ def test_the_command_says_floor_and_prediction_of_every_stage(tmp_path: Path, ca
     page = ["--crop-grid", "2x1", "--seq-len", "1024"]
     assert main(["predict", "--rates", str(path), *page]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("tiny, float32, on a device, 1 threads; gundam-2x1, 1024 positions\n")
+    assert said.startswith("tiny, float32, attention sdpa, experts grouped_mm, on a device, 1 threads; gundam-2x1, 1,024 ")
     assert main(["predict", "--rates", str(path), *page, "--json"]) == 0
     stages = json.loads(capsys.readouterr().out)["stages"]
     assert list(stages) == ["vision", "prefill", "decode"]

@@ -120,6 +120,14 @@ def test_rates_are_kept_beside_the_calibration(tmp_path: Path) -> None:
         assert device_rates.kept("cpu", "float32", "tiny", folder=tmp_path) is None
 
 
+def test_a_cache_that_can_not_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "rates.json"
+    with pytest.warns(calibration.CalibrationWarning, match="measured each time; XDG_CACHE_HOME"):
+        assert not calibration.keep(path, lambda: path.write_text("kept"))
+    assert calibration.keep(tmp_path / "new" / "one", lambda: None)
+
+
 def test_the_study_says_median_and_worst_and_what_lies_below_the_floor() -> None:
     def case(point: str, predicted: float, measured: float) -> Case:
         return Case(
@@ -134,6 +142,16 @@ def test_the_study_says_median_and_worst_and_what_lies_below_the_floor() -> None
 
 def test_input_that_can_not_be_used_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict_study.main(["--device", "meta", "--output-dir", str(tmp_path)]) == 2
-    assert "device: got 'meta', accepted: cpu, cuda" in capsys.readouterr().err
+    assert "--device: got 'meta', accepted: cpu, cuda" in capsys.readouterr().err
     assert predict_study.main(["--preset", "huge", "--output-dir", str(tmp_path)]) == 2
+    capsys.readouterr()
+    for arguments, message in (
+        (["decode[foo]"], "STAGE[POINT]: decode[foo]: seq_len: got 'foo', accepted: a whole number"),
+        (["nope[3]"], "STAGE[POINT]: got 'nope', accepted: vision, sam"),
+        (["first_token[256]"], "STAGE[POINT]: first_token[256]: got '256', accepted: a page and a length"),
+        (["end_to_end[gundam-2x1-64]"], "STAGE[POINT]: end_to_end[gundam-2x1-64]: seq_len: got 64"),
+        (["decode[64]", "--decode-steps", "0"], "--decode-steps: got 0, accepted: a whole number"),
+    ):
+        assert predict_study.main([*arguments, "--output-dir", str(tmp_path)]) == 2  # before anything is measured
+        assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
