@@ -1,5 +1,6 @@
 """Ways to run the model agree: the same tokens, logits within rounding, FLOPs to the integer, in graphs as one by one."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -316,3 +317,30 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     assert [one["holds"] for one in kept["agreement"]] == [True] * 3
     assert (folder / "backends.png").stat().st_size > 0
     assert "fastest" in capsys.readouterr().out
+
+
+def test_a_stage_that_no_way_has_memory_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fixtures.explained.ways import Ways
+
+    def lost(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Ways, "_prepared", lost)
+    arguments = [
+        "--device",
+        "cpu",
+        "--ways",
+        "eager/sdpa/grouped_mm",
+        "--stages",
+        "decode[64]",
+        "--output-dir",
+        str(tmp_path),
+    ]
+    assert backends.main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "decode[64]: no way has enough memory\neager/sdpa/grouped_mm: out of memory" in said
+    (kept,) = tmp_path.rglob("backends.json")
+    (stage,) = json.loads(kept.read_text())["stages"]
+    assert (stage["ways"], stage["floor_s"], stage["out_of_memory"]) == ([], None, ["eager/sdpa/grouped_mm"])
