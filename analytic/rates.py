@@ -124,7 +124,7 @@ class Rates:
     """A device's rates for one model's dtype, widths and heads.
 
     flops_per_s  a large product, and
-    bytes_per_s  a large copy: the ceilings of the floor
+    bytes_per_s  a large copy or sum: the ceilings of the floor
     host_s       seconds of the host for one operator of transformers' modules: Python, views, and the launch where the
                  device works while the host goes on (`overlapped`)
     cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory, and all
