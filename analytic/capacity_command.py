@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from analytic import hardware, rates, stored
+from analytic.checks import whole
 from analytic.commands import page_asked
 from analytic.execution import Execution
 from analytic.mix import Mix
@@ -26,6 +27,9 @@ SCHEMA: Final = "capacity.v1.schema.json"
 FILES: Final = ("capacity.json", "capacity.csv", "capacity.png")
 SEQ_LEN: Final = 1024
 PROMPT_TOKENS: Final = 16
+LEAST_GB: Final = 1e-9
+MOST_GB: Final = 1e9
+"""The memory that is taken: from one byte to more than any machine holds."""
 
 
 def capacity_command(asked: argparse.Namespace) -> str:
@@ -80,14 +84,18 @@ def _memory_bytes(asked: argparse.Namespace) -> int:
             known = ", ".join(one.name for one in hardware.devices())
             raise ValueError(f"device: got none, accepted: {known}; or give the memory alone with --memory-gb")
         return datasheet.memory_bytes
-    if not 0 < gigabytes < float("inf"):
-        raise ValueError(f"memory_gb: got {gigabytes}, accepted: gigabytes above zero")
+    if not LEAST_GB <= gigabytes <= MOST_GB:
+        raise ValueError(
+            f"memory_gb: got {gigabytes}, accepted: gigabytes from {LEAST_GB:g} (one byte) to {MOST_GB:g}; a device "
+            f"has tens or hundreds of them"
+        )
     return round(gigabytes * 1e9)
 
 
 def _mix(asked: argparse.Namespace) -> Mix:
     """The mix, or the one page; a page alone is in a prefill of SEQ_LEN positions where nothing else is asked for."""
     prompt = PROMPT_TOKENS if asked.prompt_tokens is None else asked.prompt_tokens
+    whole("prompt_tokens", prompt, least=0)
     if asked.mix is not None:
         return Mix.parsed(asked.mix, seq_len=asked.seq_len, prompt_tokens=prompt, new_tokens=asked.new_tokens)
     page, length = page_asked(asked), asked.seq_len

@@ -24,6 +24,8 @@ ASSUMED_OF_BATCHES: Final = (
     ALWAYS,
 )
 """What a plan takes for granted; of measured times, which are of whole batches."""
+MOST_PRICE: Final = 1e9
+"""The highest price of an hour that is taken: far from overflow in any currency."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,13 +125,14 @@ def plan(
     times: Times | None,
     price_per_hour: float | None,
 ) -> Plan:
-    """The plan of `mix` in `memory_bytes`. Raises ValueError for a price that is not above zero.
+    """The plan of `mix` in `memory_bytes`. Raises ValueError for a price that is not above zero, or beyond MOST_PRICE.
 
     Raises ValueError too for times of a batch that does not fit.
     """
-    if price_per_hour is not None and not 0 < price_per_hour < float("inf"):
+    if price_per_hour is not None and not 0 < price_per_hour <= MOST_PRICE:
         raise ValueError(
-            f"price_per_hour: got {price_per_hour:g}, accepted: the price of an hour of the device, above zero"
+            f"price_per_hour: got {price_per_hour:g}, accepted: the price of an hour of the device, above zero and at most "
+            f"{MOST_PRICE:g}"
         )
     pages = []
     for page, alone in zip(mix.pages, mix.alone, strict=True):

@@ -117,6 +117,7 @@ def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[
         ([*MIX, "--price-per-hour", "0"], "price_per_hour: got 0, accepted: the price of an hour"),
         ([*MIX, "--price-per-hour", "-2"], "price_per_hour: got -2"),
         ([*MIX, "--price-per-hour", "nan"], "price_per_hour: got nan"),
+        ([*MIX, "--price-per-hour", "1e308", "--json"], "price_per_hour: got 1e+308, accepted: the price of an hour"),
         ([*MIX, "--price-per-hour", "much"], "invalid float value: 'much'"),
         (["capacity", "--mix", "base=1"], "device: got none, accepted: a100-40gb"),
         (["capacity", "--device", "h2000", "--mix", "base=1"], "device: got 'h2000', accepted: a100-40gb"),
