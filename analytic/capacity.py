@@ -21,7 +21,7 @@ from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout, VisionWorkload
 
 MOST_PAGES: Final = 1 << 20
-"""Batches are not tried beyond this."""
+"""More pages are not tried: where so many fit, at least so many do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """What fits in `memory_bytes`: pages as one batch, and pages in flight; 0 where not even one does."""
+    """What fits in `memory_bytes`: pages as one batch, and pages in flight; 0 where not one does, at most MOST_PAGES."""
 
     memory_bytes: int
     batch_size: int
@@ -141,6 +141,7 @@ def _most(fits: Callable[[int], bool]) -> int:
     low, high = 1, 2
     while high <= MOST_PAGES and fits(high):
         low, high = high, high * 2
+    high = min(high, MOST_PAGES + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
+from analytic.capacity import MOST_PAGES
 from analytic.plan import PagePlan, Plan
 from analytic.table import aligned, three_digits
 from analytic.throughput import STAGES, Service, best
@@ -33,7 +34,7 @@ def lines(found: Plan) -> list[str]:
 def _heading(found: Plan) -> str:
     where = f"{found.memory_bytes / 1e9:g} GB" + ("" if found.device is None else f" ({found.device})")
     told = f"{found.spec.model_variant} in {where}, {found.run.dtype}; "
-    new_tokens = f"{found.mix.new_tokens:,} new tokens"
+    new_tokens = f"{found.mix.new_tokens:,} new token{'' if found.mix.new_tokens == 1 else 's'}"
     if len(found.pages) > 1:
         return f"{told}a mix of {len(found.pages)} shapes of page, {new_tokens} a page; their mean cache has to fit"
     page = found.pages[0].page
@@ -46,7 +47,7 @@ def _memory_lines(found: Plan) -> list[str]:
     demands = (("one page", 1, fits.one_page), ("largest batch", fits.batch_size, fits.batch))
     for label, pages, need in (*demands, ("in flight", fits.pages_in_flight, fits.in_flight)):
         parts = () if need is None else need.as_json().values()
-        rows.append([label, f"{pages:,}", *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
+        rows.append([label, _most(pages), *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
     return [*aligned(rows), "in flight: one page at a time in vision and prefill, all of them in decode"]
 
 
@@ -65,9 +66,9 @@ def _rows(found: Plan) -> list[list[str]]:
     rows = [[*heading, "h/million", *([] if price is None else ["cost/million"])]]
     for one in found.pages:
         page, cells = one.page, _cells(one.services, price)
-        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", f"{_fits(one, found):,}", *cells])
+        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _most(_fits(one, found)), *cells])
     if len(found.pages) > 1:
-        rows.append(["the mix", "1", "", f"{found.pages_in_flight:,}", *_cells(found.services, price)])
+        rows.append(["the mix", "1", "", _most(found.pages_in_flight), *_cells(found.services, price)])
     return rows
 
 
@@ -75,6 +76,11 @@ def _fits(one: PagePlan, found: Plan) -> int:
     """Pages in flight, or of a batch where batches were measured."""
     batches = found.times is not None and found.times.batch_size is not None
     return one.fits.batch_size if batches else one.fits.pages_in_flight
+
+
+def _most(pages: int) -> str:
+    """So many pages fit; `at least` where more were not tried."""
+    return f"{'at least ' if pages == MOST_PAGES else ''}{pages:,}"
 
 
 def _cells(found: Sequence[Service], price_per_hour: float | None) -> list[str]:

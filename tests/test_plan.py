@@ -9,6 +9,7 @@ import pytest
 
 from analytic import rates, stored
 from analytic.__main__ import main
+from analytic.capacity import MOST_PAGES
 from tests.samples import RATES, RECORD
 
 H200 = ["capacity", "--device", "h200"]
@@ -67,6 +68,18 @@ def test_memory_alone_needs_no_times(capsys: pytest.CaptureFixture[str]) -> None
     assert "pages/s" not in printed(capsys, "capacity", "--memory-gb", "24")
     assert in_json(capsys, "capacity", "--memory-gb", "24")["times"] is None
     assert "no pages/s: the datasheet of t4 has no dense peak for bfloat16" in printed(capsys, "capacity", "--device", "t4")
+
+
+def test_pages_beyond_the_most_that_are_tried_are_at_least_so_many(capsys: pytest.CaptureFixture[str]) -> None:
+    endless = [*MIX, "--memory-gb", "1e9"]
+    assert in_json(capsys, *endless)["mix"]["in_flight"]["pages"] == MOST_PAGES
+    assert printed(capsys, *endless).count("at least 1,048,576 ") == 4  # three shapes and the mix
+    assert printed(capsys, *H200, "--memory-gb", "1e9").count("at least 1,048,576 ") == 3
+    assert "at least" not in printed(capsys, *MIX)
+
+
+def test_one_new_token_is_no_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1 new token a page;" in printed(capsys, *MIX, "--new-tokens", "1")
 
 
 def test_where_nothing_fits_there_is_no_throughput(capsys: pytest.CaptureFixture[str]) -> None:
