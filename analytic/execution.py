@@ -15,8 +15,9 @@ AttentionKernel = Literal["eager", "math", "fused"]
 
 DTYPE_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 INSTEAD: Final = {
-    "meta": "meta has shapes and no times; add --device cpu --preset tiny",
-    "cpu": "a CPU has no CUDA graphs; use --backend compile",
+    ("compile", "meta"): "meta has shapes and no times; add --device cpu --preset tiny",
+    ("cudagraph", "meta"): "CUDA graphs need a CUDA device; elsewhere use --backend compile --device cpu --preset tiny",
+    ("cudagraph", "cpu"): "a CPU has no CUDA graphs; use --backend compile",
 }
 """What to do where a backend can not run on a device."""
 
@@ -50,10 +51,13 @@ class Execution:
         accept("backend", self.backend, get_args(Backend))
         if self.backend == "cudagraph" and self.device != "cuda":
             raise ValueError(
-                f"backend: got cudagraph on device {self.device}, accepted: on cuda alone; {INSTEAD[self.device]}"
+                f"backend: got cudagraph on device {self.device}, accepted: on cuda alone; "
+                f"{INSTEAD[self.backend, self.device]}"
             )
         if self.backend == "compile" and self.device == "meta":
-            raise ValueError(f"backend: got compile on device meta, accepted: on cpu or cuda; {INSTEAD['meta']}")
+            raise ValueError(
+                f"backend: got compile on device meta, accepted: on cpu or cuda; {INSTEAD[self.backend, self.device]}"
+            )
         if self.experts == "eager" and self.device == "meta":
             raise ValueError(
                 "experts: got eager on device meta, where tokens are routed nowhere; accepted there: grouped_mm or "
