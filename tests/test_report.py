@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,21 @@ def test_a_fence_in_a_record_does_not_end_the_report(record: dict[str, Any]) -> 
     text = as_markdown(page_of(run_of(record)))
     (fence,) = {line for line in text.splitlines() if re.fullmatch("`{4,}", line)}
     assert fence == "````"
+
+
+@pytest.mark.parametrize(
+    ("said", "folder"),
+    [
+        ([], "results"),
+        (["--output-dir", "out"], "out"),
+        (["--output-dir=some where"], "some where"),
+        (["--output-dir", "a", "--output-dir", "b/"], "b"),
+    ],
+)
+def test_the_page_names_the_folder_it_is_made_from(record: dict[str, Any], said: list[str], folder: str) -> None:
+    record["command"] = ["pytest", "benchmarks", *said, "-k", "prefill"]
+    wanted = shlex.quote(f"{folder}/{record['run_id']}")
+    assert f"nox -s report -- {wanted}" in as_markdown(page_of(run_of(record))).splitlines()
 
 
 def test_records_of_earlier_schemas_have_a_page() -> None:
