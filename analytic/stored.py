@@ -35,11 +35,18 @@ def read(path: Path, *, schema: str) -> dict[str, Any]:
     try:
         loaded = parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); restore it with `git checkout -- {path}`") from error
+        raise ValueError(f"{path}: not valid JSON ({error}); {_way_back(path)}") from error
     problems = violations(loaded, schema)
     if problems:
         raise ValueError(f"{path}: does not fit schemas/{schema}: " + "; ".join(problems))
     return dict(loaded)
+
+
+def _way_back(path: Path) -> str:
+    """How a damaged file is had again: git knows those of the project alone."""
+    if path.resolve().is_relative_to(ROOT):
+        return f"restore it with `git checkout -- {path}` if git knows it, or make it again"
+    return "make it again"
 
 
 def parsed(text: str) -> Any:

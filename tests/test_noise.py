@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analytic import stored
 from fixtures.asked.points import TIMED_STAGES
 from fixtures.compared.counted import counted
 from fixtures.model.calls import Calls
@@ -154,5 +155,16 @@ def test_a_study_that_can_not_be_made_is_refused(
 def test_a_damaged_study_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "noise.json"
     path.write_text(damage)
-    with pytest.raises(ValueError, match=r"noise\.json"):
+    with pytest.raises(ValueError, match=r"noise\.json") as refused:
         Noise.read(path)
+    assert "git checkout" not in str(refused.value)  # git does not know it
+
+
+def test_a_damaged_file_of_the_project_can_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rates.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"rates\.json: not valid JSON .*; make it again$"):
+        stored.read(path, schema="rates.v1.schema.json")
+    monkeypatch.setattr(stored, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match=r"restore it with `git checkout -- .*rates\.json` if git knows it"):
+        stored.read(path, schema="rates.v1.schema.json")
