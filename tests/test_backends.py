@@ -259,11 +259,27 @@ def test_modules_of_a_graph_have_the_paths_of_the_model(name: str, path: str, fo
         ({"device": "meta", "experts": "eager"}, "--experts: got eager on device meta, .* grouped_mm or batched_mm"),
         ({"device": "cpu", "backend": "compile", "experts": "eager"}, "--experts: got eager with backend compile"),
         ({"device": "cpu", "backend": "jit"}, "--backend: got 'jit'"),
+        ({"device": "meta", "torch_profile": True}, "--torch-profile: got it for device meta, .* add --device cpu"),
+        ({"device": "meta", "analytic_hooks": True}, "--analytic-hooks: got it for device meta, .* add --device cpu"),
     ],
 )
-def test_ways_that_can_not_be_are_refused_by_name(options_of: Callable, given: dict[str, str], message: str) -> None:
+def test_ways_that_can_not_be_are_refused_by_name(options_of: Callable, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options_of(preset="tiny", **given)
+
+
+@pytest.mark.parametrize("has_cuda", [True, False])
+def test_files_of_what_is_timed_need_a_device_that_is(
+    options_of: Callable, monkeypatch: pytest.MonkeyPatch, has_cuda: bool
+) -> None:
+    monkeypatch.setattr("fixtures.asked.options._has_cuda", lambda: has_cuda)
+    switches = {"torch_profile": True, "analytic_hooks": True}
+    assert options_of(preset="tiny", device="cpu", **switches).torch_profile
+    if has_cuda:
+        assert options_of(preset="tiny", device="auto", **switches).analytic_hooks
+    else:
+        with pytest.raises(ValueError, match="--torch-profile: got it for device meta"):
+            options_of(preset="tiny", device="auto", **switches)
 
 
 def test_looped_experts_are_timed_while_grouped_ones_are_compared(options_of: Callable) -> None:
