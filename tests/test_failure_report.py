@@ -8,6 +8,7 @@ import pytest
 from fixtures.accepted.exact import Change
 from fixtures.accepted.failure_report import Context, explain, github_annotations, report, summary
 from fixtures.accepted.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.accepted.verdict import Verdict
 from fixtures.session.gates import Gates
 
 CONTEXT = Context(
@@ -76,6 +77,42 @@ def test_the_report_begins_with_the_verdict_in_words_and_ends_with_what_to_do() 
     ]
     assert "Changed in the environment since the baseline: torch 2.12.0 -> 2.13.0." in lines
     assert len(lines) < 30
+
+
+def other_way(reason: str) -> Judgement:
+    return Judgement(benchmark="decode[64]", outcome=Outcome.INCOMPARABLE, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("attention: sdpa against eager", "run without `--attention eager`"),
+        (
+            "attention: sdpa against eager; experts: grouped_mm against batched_mm",
+            "run without `--attention eager` and without `--experts batched_mm`",
+        ),
+        ("threads: 2 against 8; backend: eager against compile", "run without `--backend compile`"),
+        ("attention: eager against sdpa", "run with `--attention eager`"),
+    ],
+)
+def test_what_ran_with_other_kernels_is_to_run_without_them(reason: str, advice: str) -> None:
+    lines = report([other_way(reason)], CONTEXT, require_baseline=True).splitlines()
+    assert lines[-1] == f"To compare with the baseline, {advice}."
+    verdict = Verdict(judged=(other_way(reason), NEW), context=CONTEXT, require_baseline=False)
+    assert verdict.lines()[-1] == f"  to compare with the baseline, {advice}"
+
+
+def test_what_changed_can_be_accepted_beside_what_ran_with_other_kernels() -> None:
+    judged = [more_work("prefill[64]"), other_way("backend: eager against compile")]
+    lines = report(judged, CONTEXT, require_baseline=True).splitlines()
+    assert lines[-2].endswith("run without `--backend compile`.")
+    assert lines[-1].startswith("Accept, if it is meant: ")
+
+
+@pytest.mark.parametrize("reason", ["threads: 2 against 8", "batch_size: 1 against 2"])
+def test_another_place_is_no_switch(reason: str) -> None:
+    lines = report([other_way(reason)], CONTEXT, require_baseline=True).splitlines()
+    assert lines[-1].startswith("Accept, if it is meant: ")
 
 
 def test_a_changed_benchmark_names_quantities_work_first_and_what_moved_most() -> None:
