@@ -126,6 +126,11 @@ def test_a_live_comparison_tries_slower_again_on_fresh_pairs(monkeypatch: pytest
     assert "same, confirmed: pair 8: +0.0%" in said[-1]
 
 
+def test_a_study_without_a_folder_to_write_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate_study.main(["--output-dir", "/proc/nowhere"]) == 2
+    assert "--output-dir: got /proc/nowhere, accepted: a folder that can be written" in capsys.readouterr().err
+
+
 def test_rounds_that_were_all_throttled_say_nothing() -> None:
     with pytest.raises(ValueError, match="all 24 rounds were throttled"):
         _ = Pair(base_s=(), head_s=(), dropped=24).sample
