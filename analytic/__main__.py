@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from analytic import commands, stored
 from analytic.capacity_command import capacity_command
 from analytic.demand import FIRST_TOKEN_S, TOKEN_S
-from analytic.execution import DTYPE_BYTES
+from analytic.execution import DTYPE_BYTES, Experts
 from analytic.predict_command import predict_command
 from analytic.workload import MODES, SWEPT_PAGES
 
 USAGE_ERROR = 2
+WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone, as with --no-image."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="seconds, by class of operators too")
     predict.set_defaults(command=predict_command)
 
-    _add_capacity(subparsers.add_parser("capacity", help="pages that fit in a device, pages/s, and what a million cost"))
+    capacity = "pages that fit in a device, pages/s, and what a million cost"
+    _add_capacity(
+        subparsers.add_parser("capacity", help=capacity, description=f"{capacity.capitalize()}. {WITHOUT_A_PAGE}")
+    )
 
     for command in (cost, sweep, demand, predict):
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
@@ -84,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
     for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
-        command.add_argument("--experts", default="grouped_mm", help="grouped_mm or batched_mm (default: grouped_mm)")
+        command.add_argument(
+            "--experts", default="grouped_mm", help=f"{', '.join(get_args(Experts))} (default: grouped_mm)"
+        )
     for command in (cost, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
         command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
