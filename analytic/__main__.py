@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from analytic import commands, stored
 from analytic.capacity_command import capacity_command
 from analytic.demand import FIRST_TOKEN_S, TOKEN_S
-from analytic.execution import DTYPE_BYTES, Experts
+from analytic.execution import DTYPE_BYTES
 from analytic.predict_command import predict_command
 from analytic.workload import MODES, SWEPT_PAGES
 
 USAGE_ERROR = 2
-WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone, as with --no-image."
+WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,11 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--batch-size", type=int, default=1, metavar="B", help="(default: 1)")
     for command in (cost, sweep, demand):
         command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
+    experts = "grouped_mm, batched_mm, or eager except on meta (default: grouped_mm)"
     for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
-        command.add_argument(
-            "--experts", default="grouped_mm", help=f"{', '.join(get_args(Experts))} (default: grouped_mm)"
-        )
+        command.add_argument("--experts", default="grouped_mm", help=experts)
     for command in (cost, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
         command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
