@@ -1,7 +1,7 @@
 """Predicted time: every operator at the rate of its class, and the host's time between operators.
 
 An operator takes its start, and its work at the rate of its class; what a product reads and writes is a bound of its own.
-Where the device works while the host goes on (a GPU), a stage takes the longer of device and host; else their sum. The
+Where the device works while the host goes on (a GPU), a call takes the longer of device and host; else their sum. The
 floor of `roofline.py` is what perfect fusion at peak rates would take; this is what these operators, one by one, take on
 this device. Closed form and rates alone: nothing is fitted to a run of the model.
 """
@@ -41,8 +41,8 @@ OF_LAYER: Final = {
     ("SamAttention", OpKind.ATTENTION): ShapeClass.BIASED_ATTENTION,
 }
 """Layers whose operators of a kind are a class of their own."""
-OF_MANY: Final = {ShapeClass.ROTARY: (5,), ShapeClass.JOIN: (2,)}
-"""How many operators make up a class where a layer has others of the kind, with kernels that are not fused."""
+OF_MANY: Final = {ShapeClass.ROTARY: 5, ShapeClass.JOIN: 2}
+"""How many operators make up a class, where a layer has others of the kind with kernels that are not fused."""
 TOGETHER: Final = (ShapeClass.RMS_NORM, ShapeClass.ROTARY, ShapeClass.MASK, ShapeClass.GATE, ShapeClass.ROUTING)
 """Classes whose size is the bytes of all operators together."""
 PRODUCTS: Final = (
@@ -141,10 +141,10 @@ class _Ruler:
     def class_of(self, layer: str, op: Op) -> ShapeClass:
         """The class of `op` in a module of `layer`."""
         found = OF_LAYER.get((layer, op.kind), OF_KIND[op.kind])
-        if int(op.launches) not in OF_MANY.get(found, (int(op.launches),)) or (
-            found is ShapeClass.ROUTING and op.weight_bytes
-        ):
-            found = OF_KIND[op.kind]  # scores and masks of transformers' own attention, weights copied out for every row
+        unfused = found in OF_MANY and int(op.launches) != OF_MANY[found]  # scores of transformers' own attention
+        copied = found is ShapeClass.ROUTING and op.weight_bytes  # weights copied out for every row
+        if unfused or copied:
+            found = OF_KIND[op.kind]
         if found is ShapeClass.CAUSAL_ATTENTION and self._queries(op, layer) < 2:
             return ShapeClass.SINGLE_QUERY
         if found is ShapeClass.PRODUCT and self._has_bias(op):
