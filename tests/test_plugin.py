@@ -92,7 +92,7 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
     assert (found["timed"]["model"]["model_variant"], found["timed"]["execution"]["device"]) == ("tiny", "cpu")
     assert found["points"][0]["compared"]["parameter_bytes"]["measured"] > 1e9
     assert "deepseek-ocr-v1-base on meta, bfloat16" in done.stdout
-    assert "tiny on cpu, float32, batch 1" in done.stdout
+    assert "tiny on cpu, float32, attention sdpa, experts grouped_mm, batch 1" in done.stdout
 
 
 @pytest.mark.parametrize(
