@@ -17,6 +17,14 @@ ACTIVATION_SLACK_BYTES: Final = 65_536
 """Tensors of no weight that the closed form of a peak of activations leaves out: no more than this is no miss."""
 
 
+def relative_error(closed_form: int, measured: int) -> float:
+    """|closed form - measured| / |measured|; infinite where only the closed form has something."""
+    gap = abs(closed_form - measured)
+    if measured == 0:
+        return float("inf") if gap else 0.0
+    return gap / abs(measured)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
     """The cost of a subtree. Most of it adds up; `activation_bytes` is a peak, so parents take the largest child.
