@@ -129,6 +129,21 @@ def head_widths(spec: ModelSpec) -> dict[str, int]:
     }
 
 
+def length_of_sums(flops: int, written_bytes: int, *, b: int) -> float:
+    """How many products each element of a product's result sums up: its FLOPs are twice that. `b`: bytes of an element."""
+    return flops * b / (2 * written_bytes)
+
+
+def query_rows(written_bytes: int, *, width: int, b: int) -> float:
+    """Queries of all heads of `width` together: fused attention writes a row for each, and one float32."""
+    return written_bytes / (width * b + 4)
+
+
+def positions_seen(flops: int, written_bytes: int, *, width: int, b: int) -> float:
+    """Positions that each query looks at: fused attention does 4 FLOPs for each of them and each element of a row."""
+    return flops / (4 * width * query_rows(written_bytes, width=width, b=b))
+
+
 class _Ruler:
     """Sizes operators from what is counted of them, and reads their rates. `cold`: weights come from memory each call."""
 
@@ -161,7 +176,7 @@ class _Ruler:
         moved, launches = int(op.eager_bytes), int(op.launches)
         if shape_class in ATTENTIONS:
             width = self._widths[layer]
-            return flops / of_class.at(flops / (4 * width * self._query_rows(op, width)), beside=width)
+            return flops / of_class.at(positions_seen(flops, int(op.written_bytes), width=width, b=self._b), beside=width)
         if shape_class in PRODUCTS:
             rows = self._rows(op, shape_class)
             return max(flops / of_class.at(self._sums(op), beside=rows), self._memory_s(op))
@@ -187,8 +202,7 @@ class _Ruler:
         )
 
     def _sums(self, op: Op) -> float:
-        """Length of the sums of a product: its FLOPs are twice that for each element of the result."""
-        return int(op.executed_flops) * self._b / (2 * int(op.written_bytes))
+        return length_of_sums(int(op.executed_flops), int(op.written_bytes), b=self._b)
 
     def _rows(self, op: Op, shape_class: ShapeClass) -> float:
         """Rows of a product: of what it reads beside its weights, or of the result where it has no weights."""
@@ -213,15 +227,11 @@ class _Ruler:
         columns = int(op.written_bytes) / (self._b * rows)
         return int(op.weight_bytes) / (self._b * columns) > sums + 0.5
 
-    def _query_rows(self, op: Op, width: int) -> float:
-        """Queries of all heads: rows of the output, each with one float32."""
-        return int(op.written_bytes) / (width * self._b + 4)
-
     def _queries(self, op: Op, layer: str) -> float:
         """Queries of one head: each head reads its own keys and values."""
         width = self._widths[layer]
-        rows = self._query_rows(op, width)
-        context = int(op.executed_flops) / (4 * width * rows)
+        rows = query_rows(int(op.written_bytes), width=width, b=self._b)
+        context = positions_seen(int(op.executed_flops), int(op.written_bytes), width=width, b=self._b)
         heads = (int(op.read_bytes) / (width * self._b) - rows) / (2 * context)
         return rows / heads
 
