@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,27 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[list[str]], str]:
+    """What `python -m analytic` says of a command line that it refuses: exit code 2, and nothing written."""
+
+    def said(arguments: list[str]) -> str:
+        from analytic.__main__ import main
+
+        monkeypatch.chdir(tmp_path)
+        try:
+            code = main(arguments)
+        except SystemExit as stopped:  # argparse's own refusals
+            code = int(stopped.code or 0)
+        assert code == 2
+        assert list(tmp_path.iterdir()) == []
+        return capsys.readouterr().err
+
+    return said
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import torch
 
 from analytic.execution import FULL_SIZE, Execution
 from analytic.model import DeepseekOCRModel
+from analytic.op import Count
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout
 from fixtures.compared.compare import compare
@@ -64,10 +65,10 @@ def test_arrays_of_calls_count_as_single_calls_do(tiny_spec: ModelSpec, run: Exe
     from analytic.decoder import DecoderShape
     from analytic.language_model import Decoder
 
-    def launches(new: object, past: object) -> object:
-        shape = DecoderShape(batch=1, new_tokens=new, past_tokens=past)  # type: ignore[arg-type]
+    def launches(new: Count, past: Count) -> Count:
+        shape = DecoderShape(batch=1, new_tokens=new, past_tokens=past)
         return Decoder(spec=tiny_spec.text, shape=shape, logits="last", run=run).forward_cost().launches
 
     pairs = [(1, 0), (1, 5), (4, 0), (4, 5)]
     together = launches(np.array([new for new, _ in pairs]), np.array([past for _, past in pairs]))
-    assert list(together) == [launches(new, past) for new, past in pairs]  # type: ignore[call-overload]
+    assert list(together) == [launches(new, past) for new, past in pairs]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,20 +160,9 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
+    refused: Callable[[list[str]], str], arguments: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(arguments)
-    except SystemExit as stopped:  # argparse's own refusals
-        code = int(stopped.code or 0)
-    assert code == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert message in refused(arguments)
 
 
 def test_neither_help_nor_cost_imports_torch() -> None:

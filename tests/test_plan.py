@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +155,6 @@ def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
+    refused: Callable[[list[str]], str], arguments: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(arguments)
-    except SystemExit as stopped:  # argparse's own refusals
-        code = int(stopped.code or 0)
-    assert code == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert message in refused(arguments)

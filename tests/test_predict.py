@@ -13,7 +13,7 @@ from analytic import rates as stored_rates
 from analytic.__main__ import main
 from analytic.attention import AttentionShape, products
 from analytic.cost import CostNode
-from analytic.execution import Execution
+from analytic.execution import Attention, Execution, Experts
 from analytic.model import DeepseekOCRModel
 from analytic.op import Op
 from analytic.ops import conv2d, linear, movement, pointwise
@@ -158,8 +158,8 @@ def test_every_stage_of_the_model_is_predicted_and_only_what_lies_below_a_path()
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("experts", ["grouped_mm", "batched_mm"])
-def test_every_kernel_of_the_model_is_predicted(attention: str, experts: str) -> None:
-    run = Execution(device="cpu", attention=attention, experts=experts, dtype="float32")  # type: ignore[arg-type]
+def test_every_kernel_of_the_model_is_predicted(attention: Attention, experts: Experts) -> None:
+    run = Execution(device="cpu", attention=attention, experts=experts, dtype="float32")
     root = DeepseekOCRModel.from_spec(TINY, run=run)
     root.start_prefill(64, 2)
     root.start_decode()
