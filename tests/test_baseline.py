@@ -305,6 +305,17 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
     assert find("cpu", "tiny", tmp_path).timed == TIMES
     assert run(tmp_path, *arguments, "--preset", "deepseek-ocr-v1-base") == 2
     assert "got times of tiny on cpu, accepted: of deepseek-ocr-v1-base on cpu" in capsys.readouterr().err
+    compiled = TIMES.as_json()
+    compiled["fingerprint"]["backend"] = "compile"
+    for stage in compiled["stages"].values():
+        stage["peak_bytes"] = None  # compiled graphs do not say it on a CPU
+    path.write_text(json.dumps(compiled))
+    assert run(tmp_path, *arguments) == 2
+    assert "--noise: got times of backend compile, accepted: of eager" in capsys.readouterr().err
+    kept = path_of("cpu", "tiny", tmp_path)
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"timed": compiled}))
+    with pytest.raises(BaselineError, match="got times of backend compile, accepted: of eager; restore it"):
+        find("cpu", "tiny", tmp_path)
 
 
 def test_the_stored_baseline_of_the_project_is_good_and_of_every_default_point(options_of: Callable) -> None:

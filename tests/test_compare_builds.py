@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -212,3 +213,15 @@ def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: 
     for stage in compare_builds.STAGES:
         assert stage in out
     assert out.count(str(Verdict.FASTER)) == len(compare_builds.STAGES)
+
+
+def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None:
+    unsaid = [replace(amount(flops, 20), operator_calls=None, peak_bytes=None) for flops in (1_000, 1_050)]
+    slower = compare_builds.Compared(
+        stage="decode[16]",
+        pairs=tuple(Pair(base_s=(1.0,), head_s=(1.05,), dropped=0) for _ in range(8)),
+        verdict=Verdict.SLOWER,
+        amounts=(unsaid[0], unsaid[1]),
+    )
+    said = "\n".join(compare_builds.explanation(slower))
+    assert "operators launched unknown -> unknown; peak of activations unknown -> unknown bytes" in said
