@@ -16,7 +16,7 @@ from analytic.execution import Execution
 from analytic.mix import Mix, PageShare
 from analytic.spec import ModelSpec
 from analytic.times import Source, require_device
-from analytic.workload import MODES, CropGrid, ViewGroup, VisionWorkload
+from analytic.workload import MODES, ViewGroup, VisionWorkload
 
 _KERNELS: Final = ("dtype", "attention", "experts")
 
@@ -134,10 +134,7 @@ def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]
     for point in points:
         name = f"vision[{point['point']}]"
         if point["stage"] == "vision" and point["page"] is not None and name in times:
-            page = point["page"]
-            grid = None if page["crop_grid"] is None else CropGrid.parse(page["crop_grid"])
-            views = VisionWorkload(base_size=page["base_size_px"], image_size=page["image_size_px"], grid=grid).view_groups
-            found.setdefault(views, name)
+            found.setdefault(VisionWorkload.of_record(point["page"]).view_groups, name)
     return found
 
 

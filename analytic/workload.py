@@ -6,6 +6,7 @@ tile, else the grid of 2 to 9 tiles whose aspect ratio is nearest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -155,6 +156,12 @@ class VisionWorkload:
     def image_tokens(self) -> int:
         """Decoder positions that the page's image takes."""
         return self.global_tokens + self.local_tokens
+
+    @classmethod
+    def of_record(cls, page: Mapping[str, Any]) -> VisionWorkload:
+        """The page as a point of a record holds it: `base_size_px`, `image_size_px`, and `crop_grid` or null."""
+        grid = None if page["crop_grid"] is None else CropGrid.parse(page["crop_grid"])
+        return cls(base_size=page["base_size_px"], image_size=page["image_size_px"], grid=grid)
 
     def as_json(self) -> dict[str, Any]:
         """How a point of a page is named in files: its label and grid, views and image tokens."""
