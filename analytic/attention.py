@@ -2,8 +2,8 @@
 
 Three kernels (see `Execution.attention_kernel`):
 
-    eager  transformers' own: two products in the model's dtype, softmax in float32
-    math   SDPA decomposed, as on the meta device: everything in float32
+    eager  transformers' own: two products in the model's dtype, softmax in another
+    math   SDPA decomposed, as on the meta device: everything in the dtype of torch's profile
     fused  SDPA as one kernel: Q, K and V in, the output and one float32 per row out; no S x S traffic
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analytic.execution import Execution
+from analytic.framework import GlueDtype
 from analytic.op import Count, Op, OpKind
 from analytic.ops import BOTH_GRADIENTS, FLOPS_PER_ELEMENT, FUSED_ATTENTION_GRADIENTS, movement, pointwise, product
 
@@ -73,7 +74,7 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, so
             backward_ratio=FUSED_ATTENTION_GRADIENTS,
         )
     if run.attention_kernel == "math":
-        b = 4
+        b = run.bytes_in(run.torch.math_attention_dtype)
     return product(
         kind=OpKind.MATMUL,
         launches=2,
@@ -90,16 +91,24 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, so
 def alive(shape: AttentionShape, run: Execution) -> Count:
     """Bytes an attention keeps alive at its fullest, without its bias and what Q, K and V were split from.
 
-    eager  the scores in the model's dtype and in float32, and the softmax in float32
-    math   Q, K and V in float32 with K once more, scaled; the scores before and after the bias (or the softmax)
+    eager  the scores in the model's dtype and in that of the softmax, and the softmax
+    math   Q, K and V in the dtype it computes in with K once more, scaled; the scores before and
+           after the bias (or the softmax)
     fused  the output
     """
     q, k, scores, b = shape.query_elements, shape.key_elements, shape.score_elements, run.dtype_bytes
     if run.attention_kernel == "fused":
         return q * b
     if run.attention_kernel == "math":
-        return scores * 8 + ((q + 3 * k) * 4 if run.casts else (q + k) * 4)
-    return scores * (b + 4 * run.casts + 4)
+        c, casts = _computed(run, run.torch.math_attention_dtype)
+        return scores * (2 * c) + ((q + 3 * k) * c if casts else (q + k) * c)
+    c, casts = _computed(run, run.transformers.softmax_dtype)
+    return scores * (b + c * casts + c)
+
+
+def _computed(run: Execution, dtype: GlueDtype) -> tuple[int, bool]:
+    """Bytes of an element in a step that computes in `dtype`, and whether it is cast there and back."""
+    return run.bytes_in(dtype), run.casts(dtype)
 
 
 def softmax_chain(
@@ -110,7 +119,7 @@ def softmax_chain(
     bias_reads: Count = 0,
     scales_queries: bool = False,
 ) -> Op:
-    """Everything around the two products: scaling, additive bias, softmax and the casts to float32 and back.
+    """Everything around the two products: scaling, additive bias, softmax and the casts to its dtype and back.
 
     What it keeps alive is in `alive`.
 
@@ -121,25 +130,25 @@ def softmax_chain(
     if run.attention_kernel == "fused":
         return pointwise(launches=0, flops=0, read=0, written=0, live=0)
     if run.attention_kernel == "math":
-        cast = b if run.casts else 0
-        full = 4 if run.casts else 0
+        c, casts = _computed(run, run.torch.math_attention_dtype)
+        cast, full = b * casts, c * casts
         return pointwise(
             # casts of q, k, v; scaling of q and k; bias; softmax; weights and output cast back
-            launches=3 + biased + 5 * run.casts,
+            launches=3 + biased + 5 * casts,
             flops=q + k + scores * (SOFTMAX + biased),
-            read=(q + 2 * k) * cast + (q + k) * 4 + scores * (4 * biased + 4 + full) + bias_reads + q * full,
-            written=(q + 2 * k) * full + (q + k) * 4 + scores * (4 * biased + 4 + cast) + q * cast,
+            read=(q + 2 * k) * cast + (q + k) * c + scores * (c * biased + c + full) + bias_reads + q * full,
+            written=(q + 2 * k) * full + (q + k) * c + scores * (c * biased + c + cast) + q * cast,
             live=0,
         )
-    cast = b if run.casts else 0
-    full = 4 if run.casts else 0
+    c, casts = _computed(run, run.transformers.softmax_dtype)
+    cast, full = b * casts, c * casts
     scaled = q if scales_queries else scores
     return pointwise(
         # scaling; bias; cast; softmax; cast back
-        launches=2 + biased + 2 * run.casts,
+        launches=2 + biased + 2 * casts,
         flops=scaled + scores * (SOFTMAX + biased),
-        read=scaled * b + scores * (b * biased + cast + 4 + full) + bias_reads,
-        written=scaled * b + scores * (b * biased + full + 4 + cast),
+        read=scaled * b + scores * (b * biased + cast + c + full) + bias_reads,
+        written=scaled * b + scores * (b * biased + full + c + cast),
         live=0,
     )
 
@@ -173,7 +182,8 @@ def operand_copies(elements: Count, run: Execution, *, tensors: Count) -> Op:
     """
     if run.attention_kernel == "fused":
         return movement(launches=0, read=0, written=0)
-    copied = elements * tensors * (4 if run.attention_kernel == "math" else run.dtype_bytes)
+    b = run.bytes_in(run.torch.math_attention_dtype) if run.attention_kernel == "math" else run.dtype_bytes
+    copied = elements * tensors * b
     return movement(launches=tensors, read=copied, written=copied)
 
 

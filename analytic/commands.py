@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from typing import Any
 
 from analytic import demand, table
@@ -45,7 +44,7 @@ def cost_command(asked: argparse.Namespace) -> str:
     stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
     answer: dict[str, Any] = {
         "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
-        "execution": asdict(run),
+        "execution": run.choices(),
         "workload": {
             "seq_len": asked.seq_len,
             "batch_size": asked.batch_size,

@@ -114,7 +114,8 @@ class CostNode:
     name         path below the parent, dots allowed: `self_attn`, `layers`, `patch_embed.projection`
     layer        the analytic layer that describes it (see analytic/mapping.py)
     ops          operators that run in this module itself, not in a child
-    parameter_bytes  own parameters, resident
+    parameters   own parameters, how many
+    parameter_bytes  the same in bytes, resident
     fused_bytes  traffic of this module when it runs as one kernel, weights included; 0 where the parent accounts for it
     held_bytes   activations this module keeps alive while a child runs
     kv_bytes     KV cache this module leaves behind
@@ -124,6 +125,7 @@ class CostNode:
     name: str
     layer: str
     ops: tuple[Op, ...]
+    parameters: int
     parameter_bytes: int
     fused_bytes: Count
     held_bytes: Count

@@ -94,19 +94,20 @@ class DeepseekV2RMSNorm(AnalyticLayer):
     run: Execution
 
     def tree(self, name: str) -> CostNode:
-        weights = self.width * self.run.dtype_bytes
+        b = self.run.dtype_bytes
         return module(
             name,
             "DeepseekV2RMSNorm",
             ops=(ops.rms_norm(rows=self.tokens, width=self.width, run=self.run),),
-            parameter_bytes=weights,
-            fused_bytes=weights,
+            parameters=self.width,
+            parameter_b=b,
+            fused_bytes=self.width * b,
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LlamaRotaryEmbedding(AnalyticLayer):
-    """cos and sin of the angles of `new_tokens` positions, in float32, once a call for all layers."""
+    """cos and sin of the angles of `new_tokens` positions, once a call for all layers."""
 
     head_dim: int
     new_tokens: Count
@@ -115,14 +116,16 @@ class LlamaRotaryEmbedding(AnalyticLayer):
     def tree(self, name: str) -> CostNode:
         half = self.new_tokens * (self.head_dim // 2)
         full = self.new_tokens * self.head_dim
-        cast_read, cast_written = (4, self.run.dtype_bytes) if self.run.casts else (0, 0)
+        dtype = self.run.transformers.rotary_dtype
+        c, casts = self.run.bytes_in(dtype), self.run.casts(dtype)
+        cast_read, cast_written = c * casts, self.run.dtype_bytes * casts
         angles = ops.pointwise(
             # positions cast, times the frequencies, joined, cos, sin, each scaled and cast to the model's dtype
-            launches=7 + 2 * self.run.casts,
+            launches=7 + 2 * casts,
             flops=half + full * 4,
-            read=self.new_tokens * (8 + 4) + self.head_dim * 2 + half * 4 + full * (16 + 2 * cast_read),
-            written=self.new_tokens * 4 + half * 4 + full * (4 + 16 + 2 * cast_written),
-            live=full * 12,
+            read=self.new_tokens * (8 + c) + (self.head_dim // 2 + half) * c + full * (4 * c + 2 * cast_read),
+            written=self.new_tokens * c + half * c + full * (5 * c + 2 * cast_written),
+            live=full * (3 * c),
         )
         return module(name, "LlamaRotaryEmbedding", ops=(angles,))
 
@@ -192,7 +195,7 @@ class LlamaFlashAttention2(AnalyticLayer):
     def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
         """Bytes of the mask that is added (one for all heads), and the operators that make it.
 
-        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, float32 chosen by it.
+        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, numbers chosen by it.
         A boolean mask that it is given becomes numbers of the model's dtype, in every layer too: two scalars, the choice.
         """
         pairs, b = attention.queries * attention.keys, self.run.dtype_bytes
@@ -200,13 +203,13 @@ class LlamaFlashAttention2(AnalyticLayer):
             return self.shape.batch * pairs * b, ops.movement(launches=0, read=0, written=0)
         given = self.shape.continues
         own = self._masked * (1 - given)
-        numbers = self.shape.batch * pairs * b
+        numbers, c = self.shape.batch * pairs * b, self.run.bytes_in(self.run.torch.math_attention_dtype)
         made = ops.movement(
             launches=5 * own + 3 * given,
-            read=(pairs * 2 + 8) * own + (pairs + 2 * b) * given,
-            written=(pairs * 6 + 8) * own + (numbers + 2 * b) * given,
+            read=(pairs * 2 + 2 * c) * own + (pairs + 2 * b) * given,
+            written=(pairs * (2 + c) + 2 * c) * own + (numbers + 2 * b) * given,
         )
-        return pairs * (4 * own) + numbers * given, made
+        return pairs * (c * own) + numbers * given, made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,7 +297,8 @@ class TokenEmbedding(AnalyticLayer):
             name,
             "TokenEmbedding",
             ops=(op,),
-            parameter_bytes=self.vocab_size * self.width * b,
+            parameters=self.vocab_size * self.width,
+            parameter_b=b,
             fused_bytes=op.eager_bytes,
         )
 
@@ -311,6 +315,5 @@ class LmHead(AnalyticLayer):
     def tree(self, name: str) -> CostNode:
         b = self.run.dtype_bytes
         op = ops.linear(tokens=self.rows, width_in=self.width, width_out=self.vocab_size, bias=False, b=b)
-        return module(
-            name, "LmHead", ops=(op,), parameter_bytes=self.width * self.vocab_size * b, fused_bytes=op.eager_bytes
-        )
+        weights = self.width * self.vocab_size
+        return module(name, "LmHead", ops=(op,), parameters=weights, parameter_b=b, fused_bytes=op.eager_bytes)

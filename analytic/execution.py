@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from analytic.checks import accept
+from analytic.framework import Framework, GlueDtype, TorchProfile, TransformersProfile, installed
 
 Device = Literal["meta", "cpu", "cuda"]
 Attention = Literal["sdpa", "eager"]
@@ -24,7 +25,7 @@ INSTEAD: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Execution:
-    """Device, kernels and precision of a run.
+    """Device, kernels and precision of a run, and the framework that adds its glue.
 
     device     `meta` (shapes only; SDPA decomposes into its two products), `cpu` or `cuda` (SDPA is one kernel)
     attention  transformers' attention implementation
@@ -32,6 +33,7 @@ class Execution:
     dtype      parameters and activations
     backend    `eager` dispatches operators one by one, and is what is meant where nothing is said; `compile` is
                torch.compile; `cudagraph` is torch.compile whose kernels are replayed as a CUDA graph
+    framework  releases of transformers and torch; by default those that are installed here
 
     Raises ValueError for what can not run: a backend where its device is missing, or a loop that depends on values where
     there are none or where a graph is made ahead of them.
@@ -42,6 +44,7 @@ class Execution:
     experts: Experts
     dtype: str
     backend: Backend = "eager"
+    framework: Framework = field(default_factory=installed, repr=False)
 
     def __post_init__(self) -> None:
         accept("device", self.device, get_args(Device))
@@ -75,9 +78,26 @@ class Execution:
         return DTYPE_BYTES[self.dtype]
 
     @property
-    def casts(self) -> bool:
-        """Whether a step that transformers computes in float32 copies its input first."""
-        return self.dtype != "float32"
+    def transformers(self) -> TransformersProfile:
+        """The glue of transformers."""
+        return self.framework.profile.transformers
+
+    @property
+    def torch(self) -> TorchProfile:
+        """The glue of torch."""
+        return self.framework.profile.torch
+
+    def bytes_in(self, dtype: GlueDtype) -> int:
+        """Bytes of one element in a step that computes in `dtype`."""
+        return DTYPE_BYTES["float32"] if dtype == "float32" else self.dtype_bytes
+
+    def casts(self, dtype: GlueDtype) -> bool:
+        """Whether a step that computes in `dtype` copies its input first."""
+        return dtype == "float32" and self.dtype != "float32"
+
+    def choices(self) -> dict[str, str]:
+        """What a caller chose, by field, as records hold it; the framework is elsewhere in them."""
+        return {name: getattr(self, name) for name in ("device", "attention", "experts", "dtype", "backend")}
 
     @property
     def static_cache(self) -> bool:
@@ -93,13 +113,14 @@ class Execution:
 
     @property
     def counter_sees_attention(self) -> bool:
-        """torch has a FLOP formula for the CUDA kernels and for products, none for the CPU's fused kernel."""
-        return not (self.attention_kernel == "fused" and self.device == "cpu")
+        """Whether FlopCounterMode has a formula for the attention: for products and the CUDA kernels in every release."""
+        on_cpu = self.attention_kernel == "fused" and self.device == "cpu"
+        return not on_cpu or self.torch.counts_cpu_attention
 
     @property
     def counter_sees_experts(self) -> bool:
-        """torch has no FLOP formula for `_grouped_mm`; batched products are counted."""
-        return self.experts != "grouped_mm"
+        """Whether FlopCounterMode has a formula for the experts' products: for batched ones in every release."""
+        return self.experts != "grouped_mm" or self.torch.counts_grouped_mm
 
 
 FULL_SIZE: Final = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")

@@ -75,19 +75,40 @@ class Decoder(AnalyticLayer):
 
     def _held(self) -> Count:
         """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
-        shape, b = self.shape, self.run.dtype_bytes
+        shape, b, sliding = self.shape, self.run.dtype_bytes, int(self.run.transformers.builds_sliding_mask)
         pairs = shape.new_tokens * shape.context
-        masks = pairs * (2 * b) * shape.batch if self.run.attention == "eager" else pairs * (1 + shape.continues)
+        if self.run.attention == "eager":
+            masks = pairs * ((1 + sliding) * b) * shape.batch
+        else:
+            masks = pairs * (sliding + shape.continues)
         angles = shape.new_tokens * (2 * self.spec.head_dim * b)
         return shape.tokens * (self.spec.hidden_size * b) + angles + masks
 
     def _masks(self) -> Op:
         """Boolean masks that transformers builds once a call: a sliding one no layer uses, and the causal one beside it.
 
-        SDPA needs the second only where several tokens continue a past; transformers' own attention adds both as numbers.
-        Comparisons of int64 positions and bitwise operators over (new tokens) x (context).
+        SDPA needs the second only where several tokens continue a past; transformers' own attention adds each as numbers.
         """
         shape, b = self.shape, self.run.dtype_bytes
+        new, context, batch = shape.new_tokens, shape.context, shape.batch
+        pairs, sliding = new * context, int(self.run.transformers.builds_sliding_mask)
+        made = self._sliding_mask() if sliding else ops.movement(launches=0, read=0, written=0)
+        own = int(self.run.attention == "eager")
+        causal = shape.continues if not own else 1
+        as_numbers = (1 + sliding) * own
+        return ops.movement(
+            # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
+            launches=made.launches + 7 * causal + 3 * as_numbers,
+            read=made.read_bytes + (new + context) * (16 * causal) + (pairs + 2 * b) * as_numbers,
+            written=made.written_bytes
+            + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
+            + (pairs * (batch * b) + 2 * b) * as_numbers,
+            live=made.live_bytes,
+        )
+
+    def _sliding_mask(self) -> Op:
+        """Comparisons of int64 positions and bitwise operators over (new tokens) x (context)."""
+        shape = self.shape
         new, context, batch = shape.new_tokens, shape.context, shape.batch
         pairs = new * context
         # by positions of the query: int64 arange, + past, twice, - window (43 written with three bools); these and the
@@ -95,20 +116,9 @@ class Decoder(AnalyticLayer):
         # and one bool (25 written); these and the operands of two <=, one >, one < and one bool are read (49)
         # 5 operators on positions of the query, 3 on those of the context, arange of batch and of heads, 4 comparisons, 6
         # bitwise operators and the 3 masks of one element that they begin with
-        made = ops.movement(
+        return ops.movement(
             launches=23,
             read=pairs * 8 + new * 51 + context * 49,
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
             live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
-        )
-        own = int(self.run.attention == "eager")
-        causal = shape.continues if not own else 1
-        return ops.movement(
-            # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
-            launches=made.launches + 7 * causal + 2 * 3 * own,
-            read=made.read_bytes + (new + context) * (16 * causal) + (pairs * 2 + 4 * b) * own,
-            written=made.written_bytes
-            + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
-            + (pairs * (batch * (2 * b)) + 4 * b) * own,
-            live=made.live_bytes,
         )

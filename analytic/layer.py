@@ -95,19 +95,21 @@ def module(
     layer: str,
     *,
     ops: tuple[Op, ...] = (),
-    parameter_bytes: int = 0,
+    parameters: int = 0,
+    parameter_b: int = 0,
     fused_bytes: Count = 0,
     held_bytes: Count = 0,
     kv_bytes: Count = 0,
     children: tuple[CostNode, ...] = (),
     copies: tuple[str, ...] = (),
 ) -> CostNode:
-    """A node of the cost tree; what is not given is zero or empty."""
+    """A node of the cost tree; what is not given is zero or empty. `parameter_b`: bytes of one of its `parameters`."""
     return CostNode(
         name=name,
         layer=layer,
         ops=ops,
-        parameter_bytes=parameter_bytes,
+        parameters=parameters,
+        parameter_bytes=parameters * parameter_b,
         fused_bytes=fused_bytes,
         held_bytes=held_bytes,
         kv_bytes=kv_bytes,
@@ -119,8 +121,8 @@ def module(
 def linears(*names: str, tokens: Count, width_in: int, width_out: int, bias: bool, b: int) -> tuple[CostNode, ...]:
     """Linears of one shape inside a fused parent, one for each name."""
     op = ops.linear(tokens=tokens, width_in=width_in, width_out=width_out, bias=bias, b=b)
-    weights = (width_in + bias) * width_out * b
-    return tuple(module(name, "Linear", ops=(op,), parameter_bytes=weights) for name in names)
+    weights = (width_in + bias) * width_out
+    return tuple(module(name, "Linear", ops=(op,), parameters=weights, parameter_b=b) for name in names)
 
 
 def conv2d(
@@ -148,19 +150,20 @@ def conv2d(
         b=b,
         first=first,
     )
-    weights = (channels_in * kernel * kernel + bias) * channels_out * b
-    return module(name, "Conv2d", ops=(op,), parameter_bytes=weights, fused_bytes=op.eager_bytes)
+    weights = (channels_in * kernel * kernel + bias) * channels_out
+    return module(name, "Conv2d", ops=(op,), parameters=weights, parameter_b=b, fused_bytes=op.eager_bytes)
 
 
 def layer_norm(name: str, *, rows: Count, width: int, run: Execution) -> CostNode:
     """A LayerNorm; fused, only its weights move."""
-    weights = 2 * width * run.dtype_bytes
+    b, weights = run.dtype_bytes, 2 * width
     return module(
         name,
         "LayerNorm",
         ops=(ops.layer_norm(rows=rows, width=width, run=run),),
-        parameter_bytes=weights,
-        fused_bytes=weights,
+        parameters=weights,
+        parameter_b=b,
+        fused_bytes=weights * b,
     )
 
 

@@ -41,19 +41,21 @@ class MoEGate(AnalyticLayer):
         width, experts, picked = spec.hidden_size, spec.n_routed_experts, spec.num_experts_per_tok
         table = width * experts
         scores = tokens * experts
-        cast_read, cast_written = (b, 4) if self.run.casts else (0, 0)
+        table_b = self.run.bytes_in(self.run.transformers.router_weight_dtype)
+        casts, casts_table = self.run.casts("float32"), table_b != 4
+        cast = tokens * width * casts + table * casts_table
         routed = ops.pointwise(
-            # tokens and table cast to float32; softmax; top K with its int64 indices; scaling
-            launches=3 + 2 * self.run.casts,
+            # tokens cast to float32, and the table where it is not; softmax; top K with its int64 indices; scaling
+            launches=3 + casts + casts_table,
             flops=scores * ops.FLOPS_PER_ELEMENT["softmax"] + tokens * picked,
-            read=(tokens * width + table) * cast_read + scores * 8 + tokens * (picked * 4),
-            written=(tokens * width + table) * cast_written + scores * 4 + tokens * (picked * 16),
-            live=(tokens * width + table) * cast_written + scores * 8,
-            weight=table * cast_read,
+            read=cast * b + scores * 8 + tokens * (picked * 4),
+            written=cast * 4 + scores * 4 + tokens * (picked * 16),
+            live=cast * 4 + scores * 8,
+            weight=table * (b * casts_table),
         )
-        weight_b = 0 if self.run.casts else 4
+        weight_b = 0 if casts_table else 4
         product = ops.linear(tokens=tokens, width_in=width, width_out=experts, bias=False, b=4, weight_b=weight_b)
-        return module(name, "MoEGate", ops=(product, routed), parameter_bytes=table * b)
+        return module(name, "MoEGate", ops=(product, routed), parameters=table, parameter_b=table_b)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +95,8 @@ class RoutedExperts(AnalyticLayer):
                 *ways[self.run.experts](rows),
                 replace(ops.swiglu_product(elements=hidden, b=b), launches=calls),
             ),
-            parameter_bytes=self.spec.n_routed_experts * self.expert_bytes,
+            parameters=self.spec.n_routed_experts * 3 * self.spec.hidden_size * self.spec.moe_intermediate_size,
+            parameter_b=b,
             children=(replace(silu, ops=tuple(replace(op, launches=calls) for op in silu.ops)),),
         )
 
@@ -139,11 +142,12 @@ class RoutedExperts(AnalyticLayer):
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
             written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,
         )
+        c = self.run.bytes_in(self.run.transformers.expert_sum_dtype)
         restored = ops.movement(
             launches=1,
-            read=rows * (8 + spec.hidden_size * 4),
-            written=rows * (spec.hidden_size * 4),
-            live=rows * (spec.hidden_size * (2 * b + 8)),  # tokens, outputs, weighted outputs sorted and in order
+            read=rows * (8 + spec.hidden_size * c),
+            written=rows * (spec.hidden_size * c),
+            live=rows * (spec.hidden_size * (2 * b + 2 * c)),  # tokens, outputs, weighted outputs sorted and in order
         )
         return products, sorting, restored, self._weighted_sum(rows)
 
@@ -187,7 +191,7 @@ class RoutedExperts(AnalyticLayer):
         looped = ops.pointwise(
             # output, one-hot mask of the routing with its bounds, experts hit; then of each: its number read out four
             # times and compared, its tokens found and gathered, its weights gathered, a product, a sum into the output
-            launches=9 + (10 + self.run.casts) * self._hit,
+            launches=9 + (10 + self.run.casts(self.run.transformers.expert_sum_dtype)) * self._hit,
             flops=rows * (2 * spec.hidden_size),
             read=masks * 2 + rows * (2 * row + 4 * spec.hidden_size + 40),
             written=masks * 2 + rows * (2 * row + 4 * spec.hidden_size + 24) + self.tokens * row,
@@ -196,16 +200,16 @@ class RoutedExperts(AnalyticLayer):
         return products, looped
 
     def _weighted_sum(self, rows: Count) -> Op:
-        """Rows times their routing weight, in float32, summed over the K experts of a token and cast back."""
-        width, b = self.spec.hidden_size, self.run.dtype_bytes
+        """Rows times their routing weight, a float32, summed over the K experts of a token and cast back."""
+        width, b, dtype = self.spec.hidden_size, self.run.dtype_bytes, self.run.transformers.expert_sum_dtype
+        c, casts = self.run.bytes_in(dtype), self.run.casts(dtype)
         outputs = self.tokens * width
-        cast_read, cast_written = (4, b) if self.run.casts else (0, 0)
         return ops.pointwise(
-            launches=2 + self.run.casts,
+            launches=2 + casts,
             flops=rows * (2 * width),
-            read=rows * (width * (b + 4) + 4) + outputs * cast_read,
-            written=rows * (width * 4) + outputs * (4 + cast_written),
-            live=rows * (width * (b + 4)) + outputs * 4,
+            read=rows * (width * (b + c) + 4) + outputs * (c * casts),
+            written=rows * (width * c) + outputs * (c + b * casts),
+            live=rows * (width * (b + c)) + outputs * c,
         )
 
 
@@ -222,7 +226,8 @@ class DeepseekV2MoE(AnalyticLayer):
         width, b = self.spec.hidden_size, self.run.dtype_bytes
         gate = MoEGate(spec=self.spec, tokens=self.tokens, run=self.run)
         experts = RoutedExperts(spec=self.spec, tokens=self.tokens, run=self.run)
-        router_bytes = width * self.spec.n_routed_experts * b
+        router_b = self.run.bytes_in(self.run.transformers.router_weight_dtype)
+        router_bytes = width * self.spec.n_routed_experts * router_b
         return module(
             name,
             "DeepseekV2MoE",

@@ -191,10 +191,10 @@ def add(*, elements: Count, b: int, times: int = 1) -> Op:
 def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
     """torch's one-kernel layer norm of `rows` x `width`; also writes mean and inverse deviation.
 
-    Those two are float32, but of the input's dtype on a CPU.
+    Those two are float32, on a CPU of the dtype that torch's profile names.
     """
     b = run.dtype_bytes
-    statistic = b if run.device == "cpu" else 4
+    statistic = run.bytes_in(run.torch.cpu_statistics_dtype) if run.device == "cpu" else 4
     x, affine = rows * (width * b), 2 * width * b
     return pointwise(
         launches=1,
@@ -208,15 +208,16 @@ def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
 
 def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
     """RMSNorm as transformers runs it: cast, square, mean, epsilon, rsqrt, scale, cast back, weight."""
-    b = run.dtype_bytes
-    cast_in, cast_out = (b, 4) if run.casts else (0, 0)
+    b, dtype = run.dtype_bytes, run.transformers.norm_dtype
+    c, casts = run.bytes_in(dtype), run.casts(dtype)
+    cast_in, cast_out = b * casts, c * casts
     x = rows * width
     return pointwise(
-        launches=6 + 2 * run.casts,  # square, mean, epsilon, rsqrt, scale, weight
+        launches=6 + 2 * casts,  # square, mean, epsilon, rsqrt, scale, weight
         flops=x * 4 + rows * 2,
-        read=x * (cast_in + 4 + 4 + 4 + cast_out + b) + rows * 12 + width * b,
-        written=x * (cast_out + 4 + 4 + cast_in + b) + rows * 12,
-        live=x * (8 + b),
+        read=x * (cast_in + 3 * c + cast_out + b) + rows * (3 * c) + width * b,
+        written=x * (cast_out + 2 * c + cast_in + b) + rows * (3 * c),
+        live=x * (2 * c + b),
         weight=width * b,
     )
 

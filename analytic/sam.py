@@ -76,8 +76,8 @@ class SamBlock(AnalyticLayer):
         split_and_joined = ops.movement(launches=turns, read=large * turns, written=large * turns)
         crops = int(padded > self.grid)
         cropped = small * crops
-        # the padding runs even where it adds nothing
-        padding = ops.movement(launches=1 + crops, read=small + cropped, written=large + cropped)
+        pads = int(crops or self.run.transformers.pads_full_windows)
+        padding = ops.movement(launches=pads + crops, read=small * pads + cropped, written=large * pads + cropped)
         return split_and_joined, padding
 
 
@@ -97,7 +97,7 @@ class ImageEncoderViT(AnalyticLayer):
         wide = SamBlock(spec=spec, views=views, grid=grid, windowed=False, run=self.run)
         wide_names = tuple(str(index) for index in spec.global_attn_indexes)
         windowed_names = tuple(str(index) for index in range(spec.num_layers) if str(index) not in wide_names)
-        table = spec.native_grid**2 * spec.hidden_size * b
+        table = spec.native_grid**2 * spec.hidden_size
         blocks = [
             block.tree("layers", copies=names) for block, names in ((windowed, windowed_names), (wide, wide_names)) if names
         ]
@@ -105,8 +105,9 @@ class ImageEncoderViT(AnalyticLayer):
             name,
             "ImageEncoderViT",
             ops=self._positions(grid),
-            parameter_bytes=table,
-            fused_bytes=table,
+            parameters=table,
+            parameter_b=b,
+            fused_bytes=table * b,
             children=(self._patches(grid), *blocks, self._neck(grid), self._downsample(grid)),
         )
 
@@ -166,7 +167,7 @@ class ImageEncoderViT(AnalyticLayer):
         return module("proj", "SamDownsample", children=convolutions)
 
     def _positions(self, grid: int) -> tuple[Op, ...]:
-        """The absolute position table added to the patches; resized in float32 when the map is not the native one."""
+        """The absolute position table added to the patches; resized when the map is not the native one."""
         spec, b = self.spec, self.run.dtype_bytes
         patches = self.views * (grid * grid * spec.hidden_size)
         position = grid * grid * spec.hidden_size
@@ -185,14 +186,14 @@ class ImageEncoderViT(AnalyticLayer):
 
 
 def resized_positions(*, table: int, position: int, run: Execution) -> Op:
-    """Bicubic resizing of a position table of `table` elements to `position` elements, in float32."""
-    b = run.dtype_bytes
-    cast, full = (b, 4) if run.casts else (0, 0)
+    """Bicubic resizing of a position table of `table` elements to `position` elements, between two casts."""
+    b, dtype = run.dtype_bytes, run.transformers.resize_dtype
+    c, casts = run.bytes_in(dtype), run.casts(dtype)
     return ops.pointwise(
-        launches=1 + 2 * run.casts,
+        launches=1 + 2 * casts,
         flops=position * ops.FLOPS_PER_ELEMENT["bicubic_interpolation"],
-        read=table * (cast + 4) + position * full,
-        written=table * full + position * (4 + cast),
-        live=(table + position) * (4 + b),
+        read=table * (b * casts + c) + position * (c * casts),
+        written=table * (c * casts) + position * (c + b * casts),
+        live=(table + position) * (c + b),
         weight=table * b,
     )

@@ -35,8 +35,8 @@ class SamAttention(AnalyticLayer):
         tokens = self.groups * (self.side * self.side)
         # the tables are as long as the window, or as the map the model was built for; other sizes are interpolated
         table_side = spec.window_size if self.windowed else spec.native_grid
-        tables = 2 * (2 * table_side - 1) * spec.head_dim * b
-        weights = (4 * width * width + 4 * width) * b + tables
+        tables = 2 * (2 * table_side - 1) * spec.head_dim
+        weights = (4 * width * width + 4 * width + tables) * b
         return module(
             name,
             "SamAttention",
@@ -53,7 +53,8 @@ class SamAttention(AnalyticLayer):
                 self._moved(),
                 self._bias_copied(),
             ),
-            parameter_bytes=tables,
+            parameters=tables,
+            parameter_b=b,
             fused_bytes=tokens * (2 * width * b) + weights,
             children=(
                 *linears("qkv", tokens=tokens, width_in=width, width_out=3 * width, bias=True, b=b),
@@ -108,14 +109,15 @@ class SamAttention(AnalyticLayer):
         b, n, pairs = self.run.dtype_bytes, self.side, self.side * self.side
         resized = 2 * (2 * n - 1) * self.spec.head_dim
         table_side = self.spec.window_size if self.windowed else self.spec.native_grid
+        resizes = int(n != table_side or self.run.transformers.resizes_every_table)
         table = 2 * (2 * table_side - 1) * self.spec.head_dim
         return ops.pointwise(
-            launches=2 * 8,  # interpolation, 2 arange, 2 products, difference, shift, cast
-            flops=resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] + 4 * (n + pairs),
-            read=table * b + 2 * (24 * n + 8 * pairs),
-            written=resized * b + 2 * (24 * n + 16 * pairs),
+            launches=2 * (7 + resizes),  # 2 arange, 2 products, difference, shift, cast; interpolation
+            flops=resized * ops.FLOPS_PER_ELEMENT["linear_interpolation"] * resizes + 4 * (n + pairs),
+            read=table * (b * resizes) + 2 * (24 * n + 8 * pairs),
+            written=resized * (b * resizes) + 2 * (24 * n + 16 * pairs),
             live=0,
-            weight=table * b,
+            weight=table * (b * resizes),
         )
 
     def _moved(self) -> Op:

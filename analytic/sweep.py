@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +104,7 @@ def scaling(
             "hidden_size": spec.text.hidden_size,
             "num_layers": spec.text.num_layers,
         },
-        "execution": asdict(run),
+        "execution": run.choices(),
         "batch_size": batch_size,
         "decode_steps": decode_steps,
         "points": points,

@@ -153,9 +153,10 @@ class VitModel(AnalyticLayer):
             "embeddings",
             "ClipEmbeddings",
             ops=(joined, summed, *resized),
-            parameter_bytes=width * b,
+            parameters=width,
+            parameter_b=b,
             fused_bytes=(native + 1) * width * b,
-            children=(module("position_embedding", "Embedding", ops=lookup, parameter_bytes=native * width * b),),
+            children=(module("position_embedding", "Embedding", ops=lookup, parameters=native * width, parameter_b=b),),
         )
 
 
@@ -171,8 +172,8 @@ class MlpProjector(AnalyticLayer):
     def tree(self, name: str) -> CostNode:
         b = self.run.dtype_bytes
         op = ops.linear(tokens=self.tokens, width_in=self.width_in, width_out=self.width_out, bias=True, b=b)
-        weights = (self.width_in + 1) * self.width_out * b
-        return module(name, "MlpProjector", ops=(op,), parameter_bytes=weights, fused_bytes=op.eager_bytes)
+        weights = (self.width_in + 1) * self.width_out
+        return module(name, "MlpProjector", ops=(op,), parameters=weights, parameter_b=b, fused_bytes=op.eager_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,13 +196,14 @@ class VisionStack(AnalyticLayer):
         tower, projector = calls[0]
         for other_tower, other_projector in calls[1:]:
             tower, projector = tower.merged(other_tower), projector.merged(other_projector)
-        width = self.spec.text.hidden_size * self.run.dtype_bytes
+        separators, b = 2 * self.spec.text.hidden_size, self.run.dtype_bytes
         return module(
             name,
             "VisionStack",
             ops=(self._assembly(),),
-            parameter_bytes=2 * width,
-            fused_bytes=2 * width,
+            parameters=separators,
+            parameter_b=b,
+            fused_bytes=separators * b,
             children=(tower, projector),
         )
 

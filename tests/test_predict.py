@@ -51,6 +51,7 @@ def node(*ops: Op, layer: str = "Linear", copies: tuple[str, ...] = ()) -> CostN
         name="x",
         layer=layer,
         ops=ops,
+        parameters=0,
         parameter_bytes=0,
         fused_bytes=0,
         held_bytes=0,
