@@ -43,6 +43,7 @@ def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], N
     import torch
 
     from analytic.execution import Execution
+    from fixtures.adapter import cache_of, forward_arguments
     from fixtures.model.real import build
     from fixtures.model.shadow import shadow
 
@@ -50,11 +51,11 @@ def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], N
     model = build(spec_of(name), run)
     ids = torch.full((1, 256), 3)
     with torch.no_grad():
-        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        cache = cache_of(model(**forward_arguments(model, ids)))
 
     def step() -> float:
         begin = time.perf_counter()
-        model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(**forward_arguments(model, ids[:, :1], cache=cache))
         taken = time.perf_counter() - begin
         cache.crop(256 - cache.get_seq_length())
         return taken

@@ -31,6 +31,7 @@ def count() -> Callable[[int, int], list[int]]:
 
     from analytic.execution import Execution
     from analytic.spec import ModelSpec
+    from fixtures.adapter import cache_of, forward_arguments
     from fixtures.model.real import build
 
     run = Execution(device="meta", attention="sdpa", experts="batched_mm", dtype="bfloat16")
@@ -39,8 +40,8 @@ def count() -> Callable[[int, int], list[int]]:
     def counted(length: int, cache: Any) -> tuple[int, Any]:
         ids = torch.empty((1, length), dtype=torch.long, device="meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return counter.get_total_flops(), output.past_key_values
+            output = model(**forward_arguments(model, ids, cache=cache))
+        return counter.get_total_flops(), cache_of(output)
 
     def point(length: int, steps: int) -> list[int]:
         flops, cache = counted(length, None)

@@ -16,6 +16,7 @@ from analytic import stored
 from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
+from fixtures.adapter import forward_arguments
 from fixtures.asked.needs import cpp_compiler, require_compiler
 from fixtures.compared.compare import compare
 from fixtures.compared.counted import counted
@@ -165,10 +166,10 @@ def test_static_and_growing_caches_give_the_same_tokens_and_the_flops_of_their_c
     calls = Calls(replace(subject, run=EAGER), batch_size=1, context_len=lambda prefill: prefill)
     with torch.no_grad():
         ids = calls._ids(_layout(LENGTH))
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(**forward_arguments(subject.model, ids, cache=cache))
 
         def forward(ids: torch.Tensor) -> Any:
-            return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            return model(**forward_arguments(subject.model, ids, cache=cache))
 
         assert call.step is not None
         held(replace(call, step=replace(call.step, forward=forward), restore=lambda: rewind(cache, LENGTH)), reference)

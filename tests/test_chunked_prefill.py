@@ -12,6 +12,7 @@ from analytic.model import DeepseekOCRModel
 from analytic.op import Count
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout
+from fixtures.adapter import forward_arguments
 from fixtures.compared.compare import compare
 from fixtures.counted.ledger import Ledger
 from fixtures.counted.memory import MemoryLedger
@@ -37,7 +38,7 @@ def test_every_module_of_a_continued_prefill_is_counted(
     kept = stages.cache_tensors(cache)
     ids = token_ids(TokenLayout.of(NEW, None), spec, batch_size=batch_size, run=run)
     with torch.no_grad(), Ledger(model, outside="") as ledger, MemoryLedger() as memory:
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(**forward_arguments(model, ids, cache=cache))
     root = DeepseekOCRModel.from_spec(spec, run=run)
     longer = root.start_prefill(NEW, batch_size, kv_cache=root.start_prefill(PAST, batch_size))
     assert longer.kv_bytes == stages.cache_bytes(cache)

@@ -10,6 +10,7 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import MODES, CropGrid, TokenLayout, gundam
+from fixtures.adapter import cache_of, forward_arguments
 from fixtures.counted.ledger import Ledger
 from fixtures.model.annotation import analytic_stage
 from fixtures.model.inputs import page_inputs, token_ids
@@ -84,9 +85,9 @@ def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: Subject) ->
     with torch.inference_mode(), shadow(model) as stats:
         output, sizes = model(input_ids=ids, use_cache=True), []
         for _ in range(5):
-            sizes.append(cache_bytes(output.past_key_values))
-            output = model(input_ids=ids[:, :1], past_key_values=output.past_key_values, use_cache=True)
-        sizes.append(cache_bytes(output.past_key_values))
+            sizes.append(cache_bytes(cache_of(output)))
+            output = model(**forward_arguments(model, ids[:, :1], cache=cache_of(output), logits_to_keep=0))
+        sizes.append(cache_bytes(cache_of(output)))
     steps = [step for step in stats.decoder_steps() if step.layer is not None]
     assert [sum(one.kv_bytes for one in steps[start : start + layers]) for start in range(0, len(steps), layers)] == sizes
     assert [one.context_len for one in steps[::layers]] == [24, 25, 26, 27, 28, 29]
@@ -100,9 +101,9 @@ def test_the_full_size_on_meta_has_the_flops_of_the_stateful_model(subject_on: C
     ids = token_ids(TokenLayout.of(1024, None), subject.spec, batch_size=1, run=subject.run)
     with torch.no_grad(), shadow(model) as stats:
         model.get_image_features(**inputs.as_arguments())
-        cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        cache = cache_of(model(**forward_arguments(model, ids)))
         for _ in range(3):
-            model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(**forward_arguments(model, ids[:, :1], cache=cache))
     root = DeepseekOCRModel.from_spec(subject.spec, run=subject.run)
     root.start_vision(workload=PAGE)
     expected = {"vision": int(root.forward_cost().executed_flops)}
@@ -192,7 +193,7 @@ def test_an_error_in_a_hook_leaves_no_hooks(subject: Subject, monkeypatch: pytes
     from fixtures.model import shadow as module
 
     def broken(cache: Any) -> int:
-        raise ShadowError("past_key_values: got StaticLayer")
+        raise ShadowError("KV cache: got StaticLayer")
 
     monkeypatch.setattr(module, "_cached", broken)
     with pytest.raises(ShadowError), shadow(subject.model) as stats:
@@ -216,9 +217,9 @@ def test_a_static_cache_is_refused_by_name(subject: Subject) -> None:
 
     cache = StaticCache(config=subject.model.config.text_config, max_cache_len=16)
     ids = token_ids(TokenLayout.of(8, None), subject.spec, batch_size=1, run=subject.run)
-    refused = pytest.raises(ShadowError, match=r"past_key_values: got Static\w+, accepted: transformers' dynamic")
+    refused = pytest.raises(ShadowError, match=r"KV cache: got Static\w+, accepted: transformers' dynamic")
     with torch.no_grad(), refused, shadow(subject.model):
-        subject.model(input_ids=ids, past_key_values=cache)
+        subject.model(**forward_arguments(subject.model, ids, cache=cache))
     assert hooks(subject.model) == 0
 
 
