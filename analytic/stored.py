@@ -97,12 +97,25 @@ def violations(loaded: object, schema: str) -> list[str]:
     """What in `loaded` does not fit `schemas/<schema>`: `key: got value, reason`, at most five; empty when it fits."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
+    from referencing import Registry
 
-    validator = Draft202012Validator(json.loads((SCHEMAS / schema).read_text(encoding="utf-8")))
+    validator = Draft202012Validator(
+        json.loads((SCHEMAS / schema).read_text(encoding="utf-8")),
+        registry=Registry(retrieve=_schema),  # type: ignore[call-arg]  # a field that attrs names, as its docs use it
+    )
     found = sorted(validator.iter_errors(loaded), key=lambda error: error.json_path)
     # of several accepted forms, such as an object or null, say what is wrong with the nearest
     nearest = [best_match([error]) for error in found[:5]]
     return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
+
+
+def _schema(uri: str) -> Any:
+    """The schema that another refers to: `urn:dsocr-bench:record:4.0` is record.v4.schema.json."""
+    from referencing import Resource
+
+    *_, name, version = uri.split(":")
+    path = SCHEMAS / f"{name}.v{version.partition('.')[0]}.schema.json"
+    return Resource.from_contents(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _short(message: str, limit: int = 200) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from analytic.execution import FULL_SIZE
+from analytic.framework import Framework, installed
 from fixtures.accepted import baselines
 from fixtures.accepted.baseline import Baseline, BaselineError, Exact, Provenance, find, path_of, read
 from fixtures.accepted.baselines import RefusedError, difference_lines, main, require_clean, show_lines
-from fixtures.accepted.exact import Block, ExactPoint
+from fixtures.accepted.exact import Block, ExactPoint, changes
 from fixtures.asked.points import Point
 from fixtures.timed.medians import Noise, StageNoise
 from tests.samples import PLACE
@@ -24,9 +25,9 @@ from tests.samples import PLACE
 ROOT = Path(__file__).resolve().parent.parent
 TOTALS = dict.fromkeys(
     (
-        "executed_flops", "counter_flops", "cuda_core_flops", "read_bytes", "written_bytes", "parameter_bytes", "kv_bytes",
-        "image_tokens", "useful_flops", "eager_bytes", "fused_bytes", "weight_bytes", "touched_weight_bytes",
-        "activation_bytes",
+        "executed_flops", "counter_flops", "cuda_core_flops", "read_bytes", "written_bytes", "parameters",
+        "parameter_bytes", "kv_bytes", "image_tokens", "useful_flops", "eager_bytes", "fused_bytes", "weight_bytes",
+        "touched_weight_bytes", "activation_bytes",
     ),
     1_000,
 )  # fmt: skip
@@ -34,7 +35,11 @@ POINT = ExactPoint(
     totals=TOTALS, blocks={"lm_head": Block(modules=1, flops=1_000, bytes=2_000)}, operators={"matmul": 1_000}
 )
 MADE = Provenance(
-    created="2025-11-21T09:30:11+00:00", commit="0" * 40, command=("nox", "-s", "baseline"), python="3.11", libraries={}
+    created="2025-11-21T09:30:11+00:00",
+    commit="0" * 40,
+    command=("nox", "-s", "baseline"),
+    python="3.11",
+    libraries={name: getattr(installed(), name) for name in ("transformers", "torch")},
 )
 STORED = Baseline(
     model_variant="tiny",
@@ -84,12 +89,28 @@ def test_the_file_is_sorted_stable_and_reads_line_by_line() -> None:
     assert [line.strip() for line in changed] == ['"executed_flops": 2000,']
 
 
+def test_a_baseline_of_the_first_schema_is_read_without_the_number_of_parameters(tmp_path: Path) -> None:
+    path = STORED.write(tmp_path)
+    loaded = json.loads(path.read_text())
+    del loaded["exact"]["points"]["prefill[64]"]["totals"]["parameters"]
+    libraries = {"transformers": "5.23.0", "torch": "2.13.0"}
+    path.write_text(
+        json.dumps(loaded | {"schema_version": "1.0", "provenance": loaded["provenance"] | {"libraries": libraries}})
+    )
+    old = read(path)
+    assert "parameters" not in old.exact.points["prefill[64]"].totals
+    assert old.exact.execution.framework == Framework.of(**libraries)
+    assert changes(old.exact.points["prefill[64]"], POINT) == []  # what it does not hold is not compared
+
+
 def damaged(text: str, kind: str) -> str:
     loaded = json.loads(text)
     if kind == "truncated":
         return text[: len(text) // 2]
     if kind == "newer schema":
-        return json.dumps(loaded | {"schema_version": "2.0"})
+        return json.dumps(loaded | {"schema_version": "9.0"})
+    if kind == "no release":
+        return json.dumps(loaded | {"provenance": loaded["provenance"] | {"libraries": {}}})
     if kind == "another model":
         return json.dumps(loaded | {"model_variant": "huge"})
     if kind == "NaN":
@@ -107,7 +128,8 @@ def damaged(text: str, kind: str) -> str:
     ("kind", "message"),
     [
         ("truncated", "not valid JSON"),
-        ("newer schema", "schema_version: got '2.0', accepted: '1.0'"),
+        ("newer schema", "schema_version: got '9.0', accepted: 1.0, 2.0"),
+        ("no release", "provenance.libraries: transformers: got version 'None', accepted: a release such as"),
         ("another model", "got a baseline of huge on meta, accepted: of tiny on meta"),
         ("NaN", "not valid JSON (got NaN, accepted: a finite number"),
         ("negative", "executed_flops: -1 is less than the minimum of 0"),

@@ -12,9 +12,10 @@ from analytic.execution import Execution
 from analytic.mix import Mix
 from analytic.spec import ModelSpec
 from analytic.workload import CropGrid, gundam
+from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
-RUN = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+RUN = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16", framework=BY_HAND)
 PAGE = gundam(CropGrid.parse("2x3"))
 
 

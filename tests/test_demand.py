@@ -14,13 +14,15 @@ from analytic.execution import FULL_SIZE
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import ALL_GRIDS, MODES, CropGrid, VisionWorkload, gundam
+from tests.samples import BY_HAND
 
 PAGE = gundam(CropGrid.parse("2x3"))
 TINY = ModelSpec.from_preset("tiny")
 
 
 def demand(spec: ModelSpec, *, seq_lens: Sequence[int], pages: Sequence[VisionWorkload], **asked: Any) -> ServingDemand:
-    return serving_demand(spec, FULL_SIZE, seq_lens=seq_lens, pages=pages, **{"batch_size": 1, "decode_steps": 16, **asked})
+    run = replace(FULL_SIZE, framework=BY_HAND)
+    return serving_demand(spec, run, seq_lens=seq_lens, pages=pages, **{"batch_size": 1, "decode_steps": 16, **asked})
 
 
 def test_rates_are_work_over_time(full_spec: ModelSpec) -> None:
@@ -31,7 +33,7 @@ def test_rates_are_work_over_time(full_spec: ModelSpec) -> None:
     assert first.targets[0].flops_per_s == 2 * first.executed_flops
     assert first.targets[0].bytes_per_s == 2 * (2_932_091_904 + 5_732_767_232)
     # the sixteenth token sees the 1024 positions and the fifteen tokens before it
-    root = DeepseekOCRModel.from_spec(full_spec)
+    root = DeepseekOCRModel.from_spec(full_spec, run=replace(FULL_SIZE, framework=BY_HAND))
     root.start_decode(root.start_prefill(1039, 1))
     assert further.context_len == 1039
     assert further.targets[0].flops_per_s == pytest.approx(50 * root.forward_tensor_core_flops())

@@ -10,12 +10,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from analytic.execution import FULL_SIZE
 from analytic.model import DeepseekOCRModel
 from analytic.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
+from fixtures.adapter import image_tokens_of
 from fixtures.compared.compare import compare
 from fixtures.counted.ledger import Ledger
 from fixtures.model import stages
 from fixtures.model.inputs import page_inputs
+from tests.samples import BY_HAND
 
 PAGES = {f"gundam-{grid}": gundam(grid) for grid in ALL_GRIDS} | MODES
 KERNELS = list(itertools.product(("sdpa", "eager"), ("grouped_mm", "batched_mm")))
@@ -90,16 +93,18 @@ def test_parameters_add_up_to_the_whole_model(subject_on: Callable) -> None:
     subject = subject_on("meta", "sdpa", "grouped_mm")
     root = DeepseekOCRModel.from_spec(subject.spec, run=subject.run)
     root.start_vision()
-    vision = root.forward_memory_weight()
+    trees, weights = [root.tree()], root.forward_memory_weight()
     root.start_prefill(1, 1)
-    decoder = root.forward_memory_weight()
-    real = sum(parameter.numel() for parameter in subject.model.parameters())
-    assert (vision + decoder) // 2 == real == 3_335_504_128
+    trees, weights = [*trees, root.tree()], weights + root.forward_memory_weight()
+    real = list(subject.model.parameters())
+    number = sum(node.parameters for tree in trees for _, node in tree.walk())
+    assert number == sum(parameter.numel() for parameter in real) == 3_335_504_128
+    assert weights == sum(parameter.numel() * parameter.element_size() for parameter in real)
 
 
 def test_parameters_by_part(full_spec: object) -> None:
     # SAM 95,569,152, CLIP 302,575,616 executed, projector 2,622,720; dense layer 32,852,480, MoE layer 233,720,320
-    root = DeepseekOCRModel.from_spec(full_spec)
+    root = DeepseekOCRModel.from_spec(full_spec, run=replace(FULL_SIZE, framework=BY_HAND))
     root.start_vision()
     nodes = dict(root.tree().walk())
     tower = "model.vision_tower"
@@ -122,7 +127,7 @@ def test_gradients_of_a_small_point_agree_in_every_module(subject_on: Callable, 
     page = gundam(ALL_GRIDS[0])
     inputs = page_inputs(page, batch_size=1, run=subject.run)
     with Ledger(subject.model, outside="model") as ledger:
-        torch.cat(subject.model.get_image_features(**inputs.as_arguments()).pooler_output).sum().backward()
+        torch.cat(image_tokens_of(subject.model.get_image_features(**inputs.as_arguments()))).sum().backward()
     root.start_vision(workload=page)
     on_vision = compare(root.tree(), ledger=ledger, run=subject.run, backward=True)
     assert on_vision.differences() == ()

@@ -209,7 +209,7 @@ def test_workers_take_a_core_a_gpu_or_a_whole_node() -> None:
 
 def done(stage: str, *, worker: str = "worker 1", attempt: int = 1, failures: Sequence[str] = ()) -> Done:
     """A benchmark of the stored record, as a worker gives it."""
-    made = record.read(DATA / "record.v4.json")
+    made = record.read(DATA / "record.v5.json")
     made["points"] = [one for one in made["points"] if one["stage"] == stage]
     name = f"{stage}[{made['points'][0]['point']}]"
     made["timings"], made["pages"], made["timed"], made["ceilings"] = [], [], None, None

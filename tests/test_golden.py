@@ -23,8 +23,9 @@ from analytic.sam_attention import SamAttention
 from analytic.spec import ModelSpec
 from analytic.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
 from analytic.workload import MODES
+from tests.samples import BY_HAND
 
-RUN = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+RUN = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16", framework=BY_HAND)
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 SAM, CLIP, TEXT = SPEC.sam, SPEC.clip, SPEC.text
 TEN = DecoderShape(batch=1, new_tokens=10, past_tokens=0)

@@ -22,7 +22,7 @@ OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def whole() -> dict[str, Any]:
-    return record.read(DATA / "record.v4.json")
+    return record.read(DATA / "record.v5.json")
 
 
 def only(whole: dict[str, Any], *stages: str, run_id: str = "20261121-100000-1", timed: bool = False) -> dict[str, Any]:

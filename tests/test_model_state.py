@@ -16,6 +16,7 @@ from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.vision import VisionStack
 from analytic.workload import ALL_GRIDS, MODES, gundam
+from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 TINY = ModelSpec.from_preset("tiny")
@@ -114,7 +115,8 @@ def _vision() -> DeepseekOCRModel:
 
 
 def test_weights_of_the_whole_model_need_no_stage() -> None:
-    assert root().weight_bytes == 2 * 3_335_504_128
+    model = DeepseekOCRModel.from_spec(SPEC, run=replace(FULL_SIZE, framework=BY_HAND))
+    assert model.weight_bytes == 2 * 3_335_504_128
 
 
 def test_a_page_can_be_given_by_itself() -> None:

@@ -12,10 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def outside_pytest() -> dict[str, str]:
+    """The environment of a process that no pytest has started."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+
+
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=outside_pytest(), check=False)
 
 
 def collected(*arguments: str) -> list[str]:
@@ -222,7 +226,8 @@ def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: P
         "sys.exit(pytest.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
-    done = subprocess.run([*command, "--output-dir", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    command += ["--output-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=outside_pytest(), check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "prefill[20000000]: out of memory: " in done.stdout
     assert "1 failed, 1 passed" in done.stdout

@@ -183,6 +183,10 @@ def test_a_record_of_the_first_schema_is_read_as_one_of_the_present(tmp_path: Pa
     assert [one["samples_s"] for one in new["timings"]] == [one["samples_s"] for one in old["timings"]]
     assert new["timings"][0]["first_s"] is None
     assert [point["closed_form"].pop("launches") for point in new["points"]] == [None] * len(old["points"])
+    # v5 shows what differs in glue that is not judged: of old, everything was judged
+    assert [point.pop("glue_difference_count") for point in new["points"]] == [0] * len(old["points"])
+    assert [point.pop("glue_differences") for point in new["points"]] == [[]] * len(old["points"])
+    assert new["framework"] is None
     assert new["points"] == old["points"]
     assert json.loads((DATA / "record.v1.json").read_text()) == old
 

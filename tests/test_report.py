@@ -31,7 +31,7 @@ VOID = {"meta", "link", "br", "img", "input"}
 
 @pytest.fixture
 def record() -> dict[str, Any]:
-    return json.loads((DATA / "record.v4.json").read_text())
+    return json.loads((DATA / "record.v5.json").read_text())
 
 
 @pytest.fixture

@@ -211,7 +211,15 @@ static_compute.estimate_static_compute(640, 640, 300, spec=ModelSpec.from_preset
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analytic", "fixtures")))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
-    data = {"analytic", "analytic.checks", "analytic.execution", "analytic.spec", "analytic.stored", "analytic.workload"}
+    data = {
+        "analytic",
+        "analytic.checks",
+        "analytic.execution",
+        "analytic.framework",
+        "analytic.spec",
+        "analytic.stored",
+        "analytic.workload",
+    }
     own = {
         "fixtures.recounted.static_compute",
         "fixtures.recounted.static_text",
@@ -220,6 +228,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
     }
     model = {
         "fixtures",
+        "fixtures.adapter",
         "fixtures.asked.command_line",
         "fixtures.machine.allocator",
         "fixtures.machine.environment",

@@ -109,7 +109,7 @@ def test_a_file_that_is_no_record_is_refused(changed: Callable[..., Path], tmp_p
     mix = mix_of("2x1=1")
     with pytest.raises(ValueError, match=r"accepted: a record\.json, or the folder of a run that has one"):
         read(tmp_path / "nowhere", mix)
-    with pytest.raises(ValueError, match=r"accepted: what fits schemas/record\.v4\.schema\.json: \$\.timings\[0\]"):
+    with pytest.raises(ValueError, match=r"accepted: what fits schemas/record\.v5\.schema\.json: \$\.timings\[0\]"):
         read(changed(lambda record: record["timings"][0].update(time_s=-1)), mix)
     with pytest.raises(ValueError, match=r"of schema_version '99\.0', accepted: a record of"):
         read(changed(lambda record: record.update(schema_version="99.0")), mix)

@@ -21,7 +21,7 @@ def verdict(*judged: Judgement, require_baseline: bool = False) -> Verdict:
 
 def through_a_record(made: Verdict) -> Verdict | None:
     """What a record with `made` in it says; the record is held to its schema."""
-    whole = json.loads((DATA / "record.v4.json").read_text())
+    whole = json.loads((DATA / "record.v5.json").read_text())
     whole |= {"gate": made.as_json(), "command": ["pytest", *made.context.command]}
     record.check(whole, where="the record of the test")  # as it is before it is written
     whole = json.loads(json.dumps(whole, allow_nan=False))
@@ -57,7 +57,7 @@ def test_a_run_that_nothing_judged_has_no_verdict() -> None:
 
 
 def test_names_of_evidence_are_those_of_the_schema() -> None:
-    schema = json.loads((stored.SCHEMAS / "record.v4.schema.json").read_text())
+    schema = json.loads((stored.SCHEMAS / "record.v4.schema.json").read_text())  # which v5 refers to
     fields = schema["$defs"]["judgement"]["properties"]
     assert set(fields["exact"]["anyOf"][0]["properties"]) == set(ExactEvidence.__dataclass_fields__)
     assert set(fields["timed"]["anyOf"][0]["properties"]) == set(TimedEvidence.__dataclass_fields__)
