@@ -95,7 +95,10 @@ TRANSFORMERS_5_20: Final = TransformersProfile(
 TRANSFORMERS_5_21: Final = replace(TRANSFORMERS_5_20, version="5.21", releases=("5.21.1",))
 TRANSFORMERS_5_22: Final = replace(TRANSFORMERS_5_21, version="5.22", releases=("5.22.2",))
 TRANSFORMERS_5_23: Final = replace(TRANSFORMERS_5_22, version="5.23", releases=("5.23.0",))
-TRANSFORMERS: Final = (TRANSFORMERS_5_20, TRANSFORMERS_5_21, TRANSFORMERS_5_22, TRANSFORMERS_5_23)
+TRANSFORMERS_5_24: Final = replace(
+    TRANSFORMERS_5_23, version="5.24", releases=("5.24.0",), cache_argument="cache", router_weight_dtype="float32"
+)
+TRANSFORMERS: Final = (TRANSFORMERS_5_20, TRANSFORMERS_5_21, TRANSFORMERS_5_22, TRANSFORMERS_5_23, TRANSFORMERS_5_24)
 """Every known line, oldest first."""
 
 TORCH_2_13: Final = TorchProfile(

@@ -18,7 +18,7 @@ from analytic.workload import gundam
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
-BEFORE = Framework.of(transformers="5.23.0", torch="2.13.0")
+BEFORE, AFTER = (Framework.of(transformers=release, torch="2.13.0") for release in ("5.23.0", "5.24.0"))
 META = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16", framework=BEFORE)
 RUNS = [
     META,
@@ -89,6 +89,7 @@ def test_a_build_of_a_release_is_that_release() -> None:
     [
         ("5.99.0", "2.13.0", rf"transformers 5.99.0 is not verified (nearest profile {TRANSFORMERS[-1].version})"),
         ("5.23.7", "2.13.0", "transformers 5.23.7 is not verified (nearest profile 5.23)"),
+        ("5.24.0.dev0", "2.13.0", "transformers 5.24.0.dev0 is not verified (nearest profile 5.24)"),
         ("4.57.6", "2.13.0", "transformers 4.57.6 is not verified (nearest profile 5.20)"),
         (
             "6.0.0",
@@ -120,6 +121,24 @@ def test_what_is_installed_is_read_without_importing_it() -> None:
     assert replace(META, framework=NEWEST) != META or NEWEST == BEFORE
     default = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
     assert default.framework is found
+
+
+def test_the_router_of_5_24_keeps_its_weights_in_float32_by_hand() -> None:
+    old, new = (dict(trees(replace(META, framework=one))[3].walk()) for one in (BEFORE, AFTER))
+    table = 64 * 1280
+    gates = [path for path in old if path.endswith("mlp.gate")]
+    assert len(gates) == 11
+    for path in gates:
+        before, after = old[path], new[path]
+        assert (before.parameters, after.parameters) == (table, table)
+        assert (before.parameter_bytes, after.parameter_bytes) == (table * 2, table * 4)
+        # the table's cast is gone: it read bfloat16 and wrote float32
+        assert before.operand_bytes() - after.operand_bytes() == table * (2 + 4)
+        assert sum(int(op.launches) for op in before.ops) - sum(int(op.launches) for op in after.ops) == 1
+    elsewhere = {path for path in old if old[path].ops != new[path].ops} - set(gates)
+    assert elsewhere == set()
+    # the floor reads each layer's router once, in the dtype that it is kept in
+    assert all(new[path].fused_bytes - old[path].fused_bytes == table * 2 for path in new if path.endswith(".1.mlp"))
 
 
 TRAITS = BEFORE.profile.alternatives()
@@ -162,7 +181,8 @@ def test_a_name_that_is_no_trait_is_refused() -> None:
     [
         (("5.23.0", "2.13.0"), ("5.23.0", "2.13.0"), None),
         (("5.23.0", "2.13.0"), ("5.22.2", "2.14.1"), None),  # the same traits
-        (("5.23.0", "2.13.0"), ("5.99.0", "9.0.0"), "transformers 5.23.0 against 5.99.0; torch 2.13.0 against 9.0.0"),
+        (("5.23.0", "2.13.0"), ("5.24.0", "2.13.0"), "transformers 5.23.0 against 5.24.0"),
+        (("5.24.0", "2.13.0"), ("5.99.0", "9.0.0"), "transformers 5.24.0 against 5.99.0; torch 2.13.0 against 9.0.0"),
         (("5.99.0", "2.13.0"), ("5.99.0", "2.13.0"), None),
     ],
 )
