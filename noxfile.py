@@ -1,11 +1,13 @@
 """The sessions of the project: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one."""
 
 import re
+import shutil
 
 import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
+UV = "uv==0.13.9"
 
 
 def require(session: nox.Session, *needs: str) -> None:
@@ -69,6 +71,16 @@ def types(session: nox.Session) -> None:
     """Check types with strict mypy."""
     install(session, "[tests,types]")
     session.run("mypy")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin every package in constraints.txt, which keeps what fits: -- --upgrade, --upgrade-package NAME or --check."""
+    if session.virtualenv.is_sandboxed:
+        session.install("--quiet", UV, "packaging", silent=True, success_codes=(0, 1))
+        if shutil.which("uv", path=session.bin) is None:
+            session.error(f"needs {UV}, which can not be installed here: check the network, then try again")
+    run_module(session, "fixtures.asked.lock", *session.posargs)
 
 
 @nox.session
