@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import nox
 
@@ -30,9 +31,17 @@ def device_extra(session: nox.Session) -> str:
 
 
 def install(session: nox.Session, extras: str = "") -> None:
-    """The project with `extras`, unless nox runs in an environment that is prepared already (--no-venv)."""
+    """The project with `extras` at their pins, unless nox runs in an environment that is prepared already (--no-venv).
+
+    Ends the session at once, in a sentence, where constraints.txt is damaged or pyproject.toml asks for something else.
+    """
     if session.virtualenv.is_sandboxed:
-        session.install("--quiet", "--editable", f".{extras}")
+        # by nox's own interpreter: the session's is still empty
+        check = (sys.executable, "-m", "fixtures.asked.lock", "--check", "--offline")
+        said = session.run(*check, silent=True, success_codes=(0, 1, 2), log=False, external=True)
+        if said:
+            session.error(str(said).strip())
+        session.install("--quiet", "--constraint", "constraints.txt", "--editable", f".{extras}")
 
 
 def run_module(session: nox.Session, name: str, *arguments: str) -> None:

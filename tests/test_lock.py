@@ -1,5 +1,7 @@
 """constraints.txt pins all that pyproject.toml asks for; it is made whole or not at all, and a fault is one sentence."""
 
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -252,3 +254,39 @@ def test_a_check_moves_nothing(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         lock.main(arguments)
     assert refused.value.code == 2
+
+
+INSTALLED_BY = sorted([ROOT / "README.md", ROOT / ".ci" / "run", *(ROOT / ".github" / "workflows").glob("*.yml")])
+
+
+@pytest.mark.parametrize("path", INSTALLED_BY, ids=lambda path: path.name)
+def test_every_command_that_sets_up_installs_the_pins(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commands = re.findall(r"pip\"? install (?:-q|--quiet) .*", text)
+    assert commands
+    assert [one for one in commands if "-c constraints.txt -e " not in one] == []
+    assert set(re.findall(r"cache-dependency-path: (.*)", text)) <= {"constraints.txt"}
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        (None, "constraints.txt: No such file or directory, accepted"),
+        ("torch==2.13.0\nwhat is this\n", "constraints.txt, line 2: got 'what is this', accepted: NAME==VERSION"),
+        ("torch==2.10.0\n", "constraints.txt pins torch==2.10.0 for Python 3.11, and pyproject.toml asks for torch"),
+    ],
+)
+def test_a_session_that_installs_ends_in_one_sentence(tmp_path: Path, constraints: str | None, message: str) -> None:
+    for folder in ("analytic", "fixtures/asked"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("noxfile.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    if constraints is not None:
+        (tmp_path / "constraints.txt").write_text(constraints)
+    command = (sys.executable, "-m", "nox", "-s", "lint")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "aborted" in line]
+    assert f"Session lint aborted: {message}" in said
+    assert "pip install" not in done.stderr
