@@ -199,11 +199,53 @@ def test_other_dependencies_get_an_environment_of_their_own(repository: Path, mo
     assert said == ["main has other dependencies: installing them"]
 
 
-def test_an_environment_of_its_own_can_say_which_gpu_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+PINNED = "torch==2.13.0\npandas==3.1.1\nsympy==1.14.0\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        (PINNED, PINNED, True),
+        (PINNED, PINNED.replace("1.14.0", "1.15.0"), True),  # asked for by torch alone
+        (PINNED, PINNED + "torch==2.12.0 ; python_version < '3'\n", True),  # for another interpreter
+        (PINNED, PINNED.replace("2.13.0", "2.14.1"), False),
+        (PINNED, PINNED.replace("pandas==3.1.1\n", ""), False),
+        (None, PINNED, True),  # a commit from before there were pins
+        (PINNED, None, True),
+    ],
+)
+def test_dependencies_are_others_where_those_asked_for_are_pinned_to_others(
+    repository: Path, tmp_path: Path, there: str | None, here: str | None, same: bool
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "pyproject.toml").write_bytes((repository / "pyproject.toml").read_bytes())
+    for root, pins in ((tree, there), (repository, here)):
+        if pins is not None:
+            (root / "constraints.txt").write_text(pins)
+    assert builds.same_dependencies("main", tree) == same
+
+
+def test_a_commit_whose_pins_are_damaged_is_refused(repository: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "pyproject.toml").write_bytes((repository / "pyproject.toml").read_bytes())
+    (tree / "constraints.txt").write_text("torch 2.13.0\n")
+    message = r"BASE_REF: got 'main', .* \(constraints.txt, line 1: got 'torch 2.13.0', accepted: NAME==VERSION"
+    with pytest.raises(BuildError, match=message):
+        builds.same_dependencies("main", tree)
+
+
+def test_an_environment_of_its_own_has_the_pins_of_its_commit_and_can_say_which_gpu_it_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(builds, "_run", lambda *command, cwd: ran.append(command))
-    assert builds._installed(Path("/venv"), Path("/tree")) == Path("/venv/bin/python")
-    assert ran[-1][-1] == "/tree[gpu]"
+    assert builds._installed(Path("/venv"), tmp_path) == Path("/venv/bin/python")
+    assert ran[-1] == ("/venv/bin/python", "-m", "pip", "install", "--quiet", f"{tmp_path}[gpu]")
+    (tmp_path / "constraints.txt").write_text(PINNED)
+    builds._installed(Path("/venv"), tmp_path)
+    assert ran[-1][-3:] == ("--constraint", f"{tmp_path}/constraints.txt", f"{tmp_path}[gpu]")
 
 
 def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
