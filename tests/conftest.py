@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -10,6 +11,22 @@ from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from fixtures.asked.command_line import DEFAULTS
 from fixtures.asked.options import RunOptions
+
+FILTERS: Final = (
+    "error",
+    "ignore::DeprecationWarning:transformers.*",
+    # what torch.compile says of its own modules, and of a cached check of versions in transformers
+    "ignore::DeprecationWarning:torch.*",
+    # a damaged file in the user's cache is said at the end of a run, and fails none
+    "default:.*measured? (again|each time):UserWarning",
+    "ignore:Dynamo detected a call to a `functools.lru_cache`",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning fails a test, and the collection of tests. A run of benchmarks alone does not load this, and shows it."""
+    for line in FILTERS:
+        config.addinivalue_line("filterwarnings", line)
 
 
 @pytest.fixture(scope="session", autouse=True)
