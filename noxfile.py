@@ -180,6 +180,20 @@ def compare(session: nox.Session) -> None:
 
 
 @nox.session
+def drift(session: nox.Session) -> None:
+    """What another release costs: -- transformers==5.24.0 [torch==2.14.1], with --device cpu its time too."""
+    install(session, device_extra(session))
+    run_module(session, "fixtures.drift", *(session.posargs or ["--help"]))
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """The exact suite over every pair of known releases: makes docs/verified-releases.md; half an hour, unattended."""
+    install(session)
+    run_module(session, "fixtures.drift.pairs", *session.posargs)
+
+
+@nox.session
 def scaling(session: nox.Session) -> None:
     """Costs against length and views, closed form beside measurement, with plots; --help after -- lists options."""
     install(session, device_extra(session))

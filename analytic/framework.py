@@ -101,16 +101,19 @@ TRANSFORMERS_5_24: Final = replace(
 TRANSFORMERS: Final = (TRANSFORMERS_5_20, TRANSFORMERS_5_21, TRANSFORMERS_5_22, TRANSFORMERS_5_23, TRANSFORMERS_5_24)
 """Every known line, oldest first."""
 
-TORCH_2_13: Final = TorchProfile(
-    version="2.13",
-    releases=("2.13.0",),
+TORCH_2_11: Final = TorchProfile(
+    version="2.11",
+    releases=("2.11.0",),
     math_attention_dtype="float32",
     cpu_statistics_dtype="model",
     counts_grouped_mm=False,
     counts_cpu_attention=False,
 )
+TORCH_2_12: Final = replace(TORCH_2_11, version="2.12", releases=("2.12.1",))
+TORCH_2_13: Final = replace(TORCH_2_12, version="2.13", releases=("2.13.0",))
 TORCH_2_14: Final = replace(TORCH_2_13, version="2.14", releases=("2.14.1",))
-TORCH: Final = (TORCH_2_13, TORCH_2_14)
+TORCH_2_15: Final = replace(TORCH_2_14, version="2.15", releases=("2.15.0",))
+TORCH: Final = (TORCH_2_11, TORCH_2_12, TORCH_2_13, TORCH_2_14, TORCH_2_15)
 """Every known line, oldest first."""
 
 
