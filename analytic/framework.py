@@ -41,7 +41,6 @@ class TransformersProfile:
     resize_dtype          of position tables that are resized to another map
     builds_sliding_mask   the decoder builds a sliding-window mask that no full-attention layer uses
     resizes_every_table   SAM interpolates tables of relative positions that have the right length already
-    pads_full_windows     SAM pads maps that are whole windows already
     """
 
     version: str
@@ -55,7 +54,6 @@ class TransformersProfile:
     resize_dtype: GlueDtype
     builds_sliding_mask: bool
     resizes_every_table: bool
-    pads_full_windows: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +88,6 @@ TRANSFORMERS_5_20: Final = TransformersProfile(
     resize_dtype="float32",
     builds_sliding_mask=True,
     resizes_every_table=True,
-    pads_full_windows=True,
 )
 TRANSFORMERS_5_21: Final = replace(TRANSFORMERS_5_20, version="5.21", releases=("5.21.1",))
 TRANSFORMERS_5_22: Final = replace(TRANSFORMERS_5_21, version="5.22", releases=("5.22.2",))

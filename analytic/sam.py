@@ -76,8 +76,8 @@ class SamBlock(AnalyticLayer):
         split_and_joined = ops.movement(launches=turns, read=large * turns, written=large * turns)
         crops = int(padded > self.grid)
         cropped = small * crops
-        pads = int(crops or self.run.transformers.pads_full_windows)
-        padding = ops.movement(launches=pads + crops, read=small * pads + cropped, written=large * pads + cropped)
+        # the padding runs even where it adds nothing
+        padding = ops.movement(launches=1 + crops, read=small + cropped, written=large + cropped)
         return split_and_joined, padding
 
 
