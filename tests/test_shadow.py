@@ -10,7 +10,7 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import MODES, CropGrid, TokenLayout, gundam
-from fixtures.adapter import cache_of, forward_arguments
+from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.counted.ledger import Ledger
 from fixtures.model.annotation import analytic_stage
 from fixtures.model.inputs import page_inputs, token_ids
@@ -92,6 +92,29 @@ def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: Subject) ->
     assert [sum(one.kv_bytes for one in steps[start : start + layers]) for start in range(0, len(steps), layers)] == sizes
     assert [one.context_len for one in steps[::layers]] == [24, 25, 26, 27, 28, 29]
     assert {one.tokens for one in steps[layers:]} == {2}
+
+
+def test_generate_is_booked_as_one_prefill_and_decodes_with_the_cache_of_each_step(subject: Subject) -> None:
+    model, layers, sizes = subject.model, subject.spec.text.num_layers, []
+    with shadow(model) as stats:
+        seen = model.register_forward_hook(lambda _, args, output: sizes.append(cache_bytes(cache_of(output))))
+        model.generate(**page_arguments(subject, 512), do_sample=False, min_new_tokens=9, max_new_tokens=9)
+        seen.remove()
+    steps = [step for step in stats.decoder_steps() if step.layer is not None]
+    assert [step.stage for step in steps[::layers]] == ["prefill", *["decode"] * 8]
+    assert [step.context_len for step in steps[::layers]] == list(range(512, 521))
+    assert [sum(one.kv_bytes for one in steps[start : start + layers]) for start in range(0, len(steps), layers)] == sizes
+
+
+def test_a_layer_that_is_called_without_the_keyword_of_its_cache_is_refused(subject: Subject) -> None:
+    layer = subject.model.get_submodule(f"{LAYERS}.0")
+    hidden = torch.zeros(1, 4, subject.spec.text.hidden_size)
+    with (
+        shadow(subject.model),
+        pytest.raises(FrameworkError, match="got a decoder layer called with position_ids, accepted"),
+    ):
+        layer(hidden, position_ids=None)
+    assert not hasattr(subject.model, "_dsocr_shadow")
 
 
 def test_the_full_size_on_meta_has_the_flops_of_the_stateful_model(subject_on: Callable) -> None:
