@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analytic import stored
-from fixtures.asked.points import TIMED_STAGES
+from fixtures.asked.stages import TIMED_STAGES
 from fixtures.compared.counted import counted
 from fixtures.model.calls import Calls
 from fixtures.processes import noise

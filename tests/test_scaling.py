@@ -219,6 +219,7 @@ def test_neither_help_nor_errors_nor_comparing_import_torch(folder: Path, tmp_pa
 
 def test_stages_are_timed_with_their_work_checked(options_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timed, "BUDGET_S", 0.01)
+    monkeypatch.setattr(timed, "LONGEST_S", 600.0)  # a round may be long where other processes run
     said: list[str] = []
     options = options_of(device="cpu", preset="tiny", decode_steps="2")
     found = timed.timed(options, seq_lens=(16,), pages=(MODES["tiny"],), progress=said.append)

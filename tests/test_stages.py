@@ -1,0 +1,72 @@
+"""The table of stages, and the one way in which a benchmark is named and read back."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fixtures.asked.stages import PARTS, STAGE, STAGES, TIMED_STAGES, BenchmarkId
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("text", "page", "length"),
+    [
+        ("vision[gundam-2x1]", "gundam-2x1", ""),
+        ("sam[a4-200dpi]", "a4-200dpi", ""),
+        ("decode[1024]", "", "1024"),
+        ("end_to_end[gundam-2x1-1024]", "gundam-2x1", "1024"),
+        ("first_token[600x400px-300]", "600x400px", "300"),
+    ],
+)
+def test_a_benchmark_is_read_back_as_it_is_named(text: str, page: str, length: str) -> None:
+    found = BenchmarkId.parse(text)
+    assert str(found) == text
+    assert (found.page, found.length) == (page, length)
+
+
+def test_the_stages_of_one_page_have_its_parts_as_their_points() -> None:
+    whole = BenchmarkId("end_to_end", "gundam-2x1-1024")
+    assert [str(whole.of(stage)) for stage in ("vision", "clip", "prefill", "first_token")] == [
+        "vision[gundam-2x1]",
+        "clip[gundam-2x1]",
+        "prefill[1024]",
+        "first_token[gundam-2x1-1024]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("decode", r"stage: got 'decode', accepted: a stage and its point, such as decode\[1024\]"),
+        ("decode[1024", r"stage: got 'decode\[1024'"),
+        ("", "stage: got '', accepted: vision, sam"),
+        ("encode[3]", "stage: got 'encode', accepted: vision, sam, clip, projector, prefill, decode"),
+    ],
+)
+def test_a_name_that_is_no_benchmark_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BenchmarkId.parse(text)
+
+
+def test_a_page_without_a_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 'base', accepted: a page and a length, such as gundam-2x1-1024"):
+        _ = BenchmarkId.parse("end_to_end[base]").length
+
+
+def test_every_row_belongs_to_a_stage_that_is_compared() -> None:
+    assert {stage.owner for stage in STAGE.values()} == set(STAGES)
+    assert PARTS == ("sam", "clip", "projector")
+    assert set(STAGES) <= set(TIMED_STAGES)
+
+
+def test_names_are_made_and_read_in_one_place() -> None:
+    made = re.compile(r"\}\[\{|partition\(\"\[\"\)|removesuffix\(\"\]\"\)")
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("benchmarks", "fixtures")
+        for path in (ROOT / folder).rglob("*.py")
+        if made.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"fixtures/asked/stages.py", "fixtures/asked/points.py"}
