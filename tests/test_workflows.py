@@ -1,9 +1,10 @@
 """The workflows of .github: what they may do, what they run, and on whose behalf."""
 
 import ast
+import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,86 @@ def test_nothing_is_permitted_that_a_job_does_not_ask_for(name: str) -> None:
         assert job["permissions"]["contents"] in ("read", "write")
 
 
-def test_only_the_job_that_proposes_a_baseline_may_write_and_it_runs_nothing_of_the_project() -> None:
-    writers = {name: job for name, job in ALL_JOBS.items() if "write" in job["permissions"].values()}
-    assert set(writers) == {"baseline.propose"}
-    job = writers["baseline.propose"]
-    assert job["permissions"] == {"contents": "write", "pull-requests": "write"}
-    assert not any(re.search(r"\b(nox|pip|python|pytest)\b", script) for script in scripts(job))
+WRITERS = {
+    "baseline.propose": {"contents": "write", "pull-requests": "write"},
+    "nightly.canary_issue": {"contents": "read", "issues": "write"},
+}
+
+
+def test_only_jobs_that_run_nothing_of_the_project_may_write() -> None:
+    writers = {name: job["permissions"] for name, job in ALL_JOBS.items() if "write" in job["permissions"].values()}
+    assert writers == WRITERS
+    for name in writers:
+        assert not any(re.search(r"\b(nox|pip|python|pytest)\b", script) for script in scripts(ALL_JOBS[name])), name
+
+
+def test_the_canary_prices_the_newest_releases_from_the_pins() -> None:
+    install, drift, _ = scripts(ALL_JOBS["nightly.canary"])
+    assert "install --quiet -c constraints.txt" in install
+    assert "nox --no-venv -s drift -- transformers torch --output-dir results" in drift
+    job = ALL_JOBS["nightly.canary"]
+    assert job["outputs"] == {"drift": "${{ steps.drift.outcome }}"}
+    assert [step["run"] for step in job["steps"] if step.get("id") == "drift"] == [drift]
+    assert any("upload-artifact" in step.get("uses", "") for step in job["steps"])
+
+
+REPORT = """# Drift: transformers torch
+
+```
+UNDESCRIBED: nobody has described these releases; router_weight_dtype explains all that moved
+base: transformers 5.24.0, torch 2.13.0; head: transformers 5.25.0, torch 2.16.1; 40 cases
+```
+"""
+GH = """#!/usr/bin/env bash
+if [ "$2" = list ]; then cat "$RUNNER_TEMP/titles"; exit; fi
+printf '%s\\n' "$@" > "$RUNNER_TEMP/created"; cat "${@: -1}" > "$RUNNER_TEMP/issue"
+"""
+
+
+@pytest.fixture
+def issue_of(tmp_path: Path) -> Callable[..., tuple[str, str] | None]:
+    """Title and body of the issue that the canary opens: `report` is its drift.md, `titles` are those of open issues."""
+
+    def run(report: str | None, *titles: str) -> tuple[str, str] | None:
+        folder = tmp_path / "results" / "drift-20260101-000000-1"
+        folder.mkdir(parents=True)
+        folder.with_name("drift.txt").write_text("installing transformers torch\ndrift: torch: no such release\n")
+        if report is not None:
+            (folder / "drift.md").write_text(report)
+        (tmp_path / "titles").write_text("".join(f"{title}\n" for title in titles))
+        (tmp_path / "gh").write_text(GH)
+        (tmp_path / "gh").chmod(0o755)
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "RUNNER_TEMP": str(tmp_path),
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        }
+        (script,) = scripts(ALL_JOBS["nightly.canary_issue"])
+        command = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+        if not (tmp_path / "created").exists():
+            return None
+        given = (tmp_path / "created").read_text().splitlines()
+        return given[given.index("--title") + 1], (tmp_path / "issue").read_text()
+
+    return run
+
+
+def test_the_canary_opens_an_issue_with_its_report_named_after_the_releases(issue_of: Callable) -> None:
+    assert issue_of(REPORT, "Drift: transformers 5.25.0, torch 2.16.0") == (
+        "Drift: transformers 5.25.0, torch 2.16.1",
+        REPORT,
+    )
+
+
+def test_the_canary_opens_no_second_issue_of_one_title(issue_of: Callable) -> None:
+    assert issue_of(REPORT, "another", "Drift: transformers 5.25.0, torch 2.16.1") is None
+
+
+def test_the_canary_reports_what_it_said_last_where_it_has_no_report(issue_of: Callable) -> None:
+    title, body = issue_of(None)
+    assert title == "Drift: the newest releases can not be compared"
+    assert "drift: torch: no such release" in body
 
 
 @every_job
