@@ -93,6 +93,14 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, site/index.html, that needs no network; a broken link or anchor fails it."""
+    install(session, "[docs]")
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # a notice on the future of mkdocs, on every build
+    session.run("mkdocs", "build", "--strict", "--config-file", "docs/site/mkdocs.yml", *session.posargs, env=quiet)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare closed form and real model; takes the options of `pytest benchmarks`."""
     install(session, device_extra(session))
