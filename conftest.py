@@ -1,3 +1,3 @@
 """Registers the plugin."""
 
-pytest_plugins = ("fixtures.session.plugin",)
+pytest_plugins = ("fixtures.plugin.hooks",)

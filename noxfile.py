@@ -13,7 +13,7 @@ UV = "uv==0.13.9"
 
 def require(session: nox.Session, *needs: str) -> None:
     """End the session at once, in a sentence, where this machine lacks one of `needs`: gpu, or a tool."""
-    said = session.run("python", "-m", "fixtures.asked.needs", *needs, silent=True, success_codes=(0, 2), log=False)
+    said = session.run("python", "-m", "fixtures.config.needs", *needs, silent=True, success_codes=(0, 2), log=False)
     if said:
         session.error(str(said).strip())
 
@@ -37,7 +37,7 @@ def install(session: nox.Session, extras: str = "") -> None:
     """
     if session.virtualenv.is_sandboxed:
         # by nox's own interpreter: the session's is still empty
-        check = (sys.executable, "-m", "fixtures.asked.lock", "--check", "--offline")
+        check = (sys.executable, "-m", "fixtures.config.lock", "--check", "--offline")
         said = session.run(*check, silent=True, success_codes=(0, 1, 2), log=False, external=True)
         if said:
             session.error(str(said).strip())
@@ -57,7 +57,7 @@ def profile(session: nox.Session) -> None:
     if "--help" not in session.posargs:
         require(session, "gpu", session.name)
     install(session, "[gpu]")
-    run_module(session, "fixtures.explained.nsight", session.name, *session.posargs)
+    run_module(session, "fixtures.profiling.nsight", session.name, *session.posargs)
 
 
 @nox.session
@@ -89,7 +89,7 @@ def lock(session: nox.Session) -> None:
         session.install("--quiet", UV, "packaging", silent=True, success_codes=(0, 1))
         if shutil.which("uv", path=session.bin) is None:
             session.error(f"needs {UV}, which can not be installed here: check the network, then try again")
-    run_module(session, "fixtures.asked.lock", *session.posargs)
+    run_module(session, "fixtures.config.lock", *session.posargs)
 
 
 @nox.session
@@ -111,7 +111,7 @@ def bench(session: nox.Session) -> None:
 def static_compute(session: nox.Session) -> None:
     """Parameters and FLOPs of a page by stage and block from torch's own counter; --help after -- lists options."""
     install(session)
-    session.run("python", "-m", "fixtures.recounted.static_compute", *session.posargs)
+    session.run("python", "-m", "fixtures.cross_check.static_compute", *session.posargs)
 
 
 @nox.session
@@ -149,7 +149,7 @@ def calibrate(session: nox.Session) -> None:
 def baseline(session: nox.Session) -> None:
     """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.accepted.baselines", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.baseline.command", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -163,28 +163,28 @@ def report(session: nox.Session) -> None:
 def merge(session: nox.Session) -> None:
     """Join the runs of separate runners into one: -- RUN_DIR... [--whole]; it fails where they disagree."""
     install(session)
-    session.run("python", "-m", "fixtures.fleet.merge", *(session.posargs or ["--help"]))
+    session.run("python", "-m", "fixtures.distributed.merge", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def fleet(session: nox.Session) -> None:
     """Run the benchmarks on many workers with Ray: -- [--address ADDRESS] and the options of `pytest benchmarks`."""
     install(session, "[fleet]")
-    session.run("python", "-m", "fixtures.fleet", *session.posargs)
+    session.run("python", "-m", "fixtures.distributed", *session.posargs)
 
 
 @nox.session
 def noise(session: nox.Session) -> None:
     """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.processes.noise", *session.posargs)
+    run_module(session, "fixtures.ab_testing.noise", *session.posargs)
 
 
 @nox.session
 def compare(session: nox.Session) -> None:
     """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.processes.compare_builds", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.ab_testing.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -212,21 +212,21 @@ def scaling(session: nox.Session) -> None:
 def backends(session: nox.Session) -> None:
     """Rank ways to run the model against the floor: eager, compiled, CUDA graphs; --help after -- lists options."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.explained.backends", *session.posargs)
+    run_module(session, "fixtures.profiling.backends", *session.posargs)
 
 
 @nox.session
 def predict_study(session: nox.Session) -> None:
     """Predicted against measured time of every stage, from microbenchmarks of single operators alone."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.explained.predict_study", *session.posargs)
+    run_module(session, "fixtures.profiling.predict_study", *session.posargs)
 
 
 @nox.session
 def gate_study(session: nox.Session) -> None:
     """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
     install(session, device_extra(session))
-    run_module(session, "fixtures.processes.gate_study", *session.posargs)
+    run_module(session, "fixtures.ab_testing.gate_study", *session.posargs)
 
 
 @nox.session

@@ -27,7 +27,7 @@ TOKEN_S: Final = (0.005, 0.010, 0.020, 0.050)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rates:
+class RequiredRates:
     """What has to be sustained to be done within `time_s`, and the devices that have both on their datasheet."""
 
     time_s: float
@@ -50,7 +50,7 @@ class Answer:
     context_len: int | None
     executed_flops: int
     fused_bytes: int
-    targets: tuple[Rates, ...]
+    targets: tuple[RequiredRates, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The point and its targets (schemas/serving_demand.v1.schema.json)."""
@@ -223,7 +223,7 @@ def _answer(
 ) -> Answer:
     flops, moved = int(cost.executed_flops), int(cost.fused_bytes)
     targets = [
-        Rates(
+        RequiredRates(
             time_s=time_s,
             flops_per_s=flops / time_s,
             bytes_per_s=moved / time_s,

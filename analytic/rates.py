@@ -1,7 +1,7 @@
 """What a device does with operators alone, by the class of the operator: a start and a rate, each measured on its own.
 
 Nothing here is fitted to a model. A rate belongs to a class of operators and a size (how long the sums of a product are,
-how many bytes are moved), and `fixtures/alone/device_rates.py` measures it with operators of that class and nothing else.
+how many bytes are moved), and `fixtures/microbench/device_rates.py` measures it with operators of that class alone.
 """
 
 from __future__ import annotations

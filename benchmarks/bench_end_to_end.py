@@ -9,10 +9,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fixtures.asked.points import Point
-    from fixtures.compared.bench import Bench
-    from fixtures.compared.result import PointResult
+    from fixtures.config.points import Point
     from fixtures.model.calls import Call, Calls
+    from fixtures.validation.bench import Bench
+    from fixtures.validation.point_result import PointResult
 
     Agrees = Callable[[PointResult], None]
     Timed = Callable[[str, Callable[[Calls], Call]], None]

@@ -9,8 +9,8 @@ import pytest
 
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
-from fixtures.asked.command_line import DEFAULTS
-from fixtures.asked.options import RunOptions
+from fixtures.config.command_line import DEFAULTS
+from fixtures.config.options import RunOptions
 
 FILTERS: Final = (
     "error",
@@ -72,10 +72,12 @@ def tiny_spec() -> ModelSpec:
 def subject_on() -> Callable[..., object]:
     """A factory of models under measurement, each built once: `subject_on("meta", "sdpa", "grouped_mm")`."""
     from fixtures.model.real import build
-    from fixtures.model.stages import Subject
+    from fixtures.model.stages import ModelUnderTest
 
     @cache
-    def make(device: str, attention: str, experts: str, preset: str = "deepseek-ocr-v1-base", dtype: str = "") -> Subject:
+    def make(
+        device: str, attention: str, experts: str, preset: str = "deepseek-ocr-v1-base", dtype: str = ""
+    ) -> ModelUnderTest:
         run = Execution(
             device=device,
             attention=attention,
@@ -83,7 +85,7 @@ def subject_on() -> Callable[..., object]:
             dtype=dtype or ("float32" if device == "cpu" else "bfloat16"),
         )
         spec = ModelSpec.from_preset(preset)
-        return Subject(spec=spec, run=run, model=build(spec, run))
+        return ModelUnderTest(spec=spec, run=run, model=build(spec, run))
 
     return make
 
@@ -102,6 +104,6 @@ def options_of() -> Callable[..., RunOptions]:
 @pytest.fixture(scope="session")
 def static_compute_with() -> Callable[[str], object]:
     """The static compute report of an A4 page at 200 dpi on the full size, by attention implementation."""
-    from fixtures.recounted.static_compute import estimate_static_compute
+    from fixtures.cross_check.static_compute import estimate_static_compute
 
     return cache(lambda attention: estimate_static_compute(2339, 1654, 1024, attention=attention))

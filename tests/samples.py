@@ -8,7 +8,7 @@ from analytic.cost import Cost, CostNode
 from analytic.framework import Framework
 from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
 from analytic.spec import ModelSpec
-from fixtures.timed.medians import Fingerprint
+from fixtures.timing.medians import Fingerprint
 from fixtures.worker import Job
 
 JOB = Job(

@@ -17,18 +17,18 @@ from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from fixtures.adapter import forward_arguments
-from fixtures.asked.needs import cpp_compiler, require_compiler
-from fixtures.compared.compare import compare
-from fixtures.compared.counted import counted
-from fixtures.counted.ledger import Ledger
-from fixtures.counted.operators import UncountedOperatorError
-from fixtures.explained import backends
-from fixtures.explained.agreement import TOLERANCE, Decoded, agreement, decoded
+from fixtures.config.needs import cpp_compiler, require_compiler
 from fixtures.model.calls import Call, Calls
 from fixtures.model.compiled import Compiler, Graph, entries_of, module_path
 from fixtures.model.real import build, twin
-from fixtures.model.stages import Subject, rewind, static_cache
-from fixtures.timed.medians import Fingerprint
+from fixtures.model.stages import ModelUnderTest, rewind, static_cache
+from fixtures.op_counter.ledger import Ledger
+from fixtures.op_counter.operators import UncountedOperatorError
+from fixtures.profiling import backends
+from fixtures.profiling.agreement import TOLERANCE, Decoded, agreement, decoded
+from fixtures.timing.medians import Fingerprint
+from fixtures.validation.comparison import compare
+from fixtures.validation.counted_call import counted
 from tests.samples import PLACE
 
 STEPS, LENGTH = 64, 32
@@ -51,11 +51,11 @@ def model(small: ModelSpec) -> Any:
 
 
 @pytest.fixture(scope="session")
-def decode(small: ModelSpec, model: Any) -> Callable[[Execution], tuple[Subject, Call]]:
+def decode(small: ModelSpec, model: Any) -> Callable[[Execution], tuple[ModelUnderTest, Call]]:
     """A decode with the same weights, as a way to run it."""
 
-    def made(run: Execution, steps: int = STEPS) -> tuple[Subject, Call]:
-        subject = Subject(spec=small, run=run, model=twin(model, small, run))
+    def made(run: Execution, steps: int = STEPS) -> tuple[ModelUnderTest, Call]:
+        subject = ModelUnderTest(spec=small, run=run, model=twin(model, small, run))
         calls = Calls(subject, batch_size=1, context_len=lambda prefill: prefill)
         return subject, calls.decode(LENGTH, steps=steps)
 
@@ -68,7 +68,7 @@ def reference(decode: Callable) -> Decoded:
 
 
 @pytest.fixture(scope="session")
-def compiled(decode: Callable) -> tuple[Subject, Call]:
+def compiled(decode: Callable) -> tuple[ModelUnderTest, Call]:
     """The one graph of these tests; compiled at its first run."""
     return decode(COMPILED)
 
@@ -97,19 +97,21 @@ def test_vision_runs_the_attention_that_was_asked_for(small: ModelSpec, model: A
         twins = twin(model, small, run)
         shared = zip(twins.parameters(), model.parameters(), strict=True)
         assert all(one.data_ptr() == other.data_ptr() for one, other in shared)
-        subject = Subject(spec=small, run=run, model=twins)
+        subject = ModelUnderTest(spec=small, run=run, model=twins)
         call = Calls(subject, batch_size=1, context_len=lambda prefill: prefill).named("vision[tiny]", steps=1)
         assert counted(call, subject).problems(call, "here") == []
 
 
 @needs_compiler
-def test_a_compiled_graph_gives_the_same_tokens_and_logits(compiled: tuple[Subject, Call], reference: Decoded) -> None:
+def test_a_compiled_graph_gives_the_same_tokens_and_logits(
+    compiled: tuple[ModelUnderTest, Call], reference: Decoded
+) -> None:
     held(compiled[1], reference)
 
 
 @needs_compiler
 def test_a_compiled_graph_does_the_flops_of_its_closed_form_in_every_module(
-    compiled: tuple[Subject, Call], decode: Callable
+    compiled: tuple[ModelUnderTest, Call], decode: Callable
 ) -> None:
     subject, call = compiled
     with torch.no_grad():
@@ -126,7 +128,7 @@ def test_a_compiled_graph_does_the_flops_of_its_closed_form_in_every_module(
     assert "work was skipped or added" in ran_problem(short, subject)
 
 
-def ran_problem(call: Call, subject: Subject) -> str:
+def ran_problem(call: Call, subject: ModelUnderTest) -> str:
     (problem,) = counted(call, subject).problems(call, "here")
     return problem
 
@@ -272,7 +274,7 @@ def test_ways_that_can_not_be_are_refused_by_name(options_of: Callable, given: d
 def test_files_of_what_is_timed_need_a_device_that_is(
     options_of: Callable, monkeypatch: pytest.MonkeyPatch, has_cuda: bool
 ) -> None:
-    monkeypatch.setattr("fixtures.asked.options._has_cuda", lambda: has_cuda)
+    monkeypatch.setattr("fixtures.config.options._has_cuda", lambda: has_cuda)
     switches = {"torch_profile": True, "analytic_hooks": True}
     assert options_of(preset="tiny", device="cpu", **switches).torch_profile
     if has_cuda:
@@ -341,7 +343,7 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
 def test_a_stage_that_no_way_has_memory_for_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fixtures.explained.ways import Ways
+    from fixtures.profiling.variants import Ways
 
     def lost(*_: object) -> None:
         raise MemoryError

@@ -14,12 +14,12 @@ import pytest
 
 from analytic.execution import FULL_SIZE
 from analytic.framework import Framework, installed
-from fixtures.accepted import baselines
-from fixtures.accepted.baseline import Baseline, BaselineError, Exact, Provenance, find, path_of, read
-from fixtures.accepted.baselines import RefusedError, difference_lines, main, require_clean, show_lines
-from fixtures.accepted.exact import Block, ExactPoint, changes
-from fixtures.asked.points import Point
-from fixtures.timed.medians import Noise, StageNoise
+from fixtures.baseline import command as baselines
+from fixtures.baseline.command import RefusedError, difference_lines, main, require_clean, show_lines
+from fixtures.baseline.exact import Block, ExactPoint, changes
+from fixtures.baseline.stored import Baseline, BaselineError, Exact, Provenance, find, path_of, read
+from fixtures.config.points import Point
+from fixtures.timing.medians import Noise, StageNoise
 from tests.samples import PLACE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -264,7 +264,7 @@ def test_a_command_that_can_not_be_done_says_why(
 
 
 def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said, message in ((" M fixtures/compared/bench.py", "the tree is dirty"), (None, "no git checkout")):
+    for said, message in ((" M fixtures/validation/bench.py", "the tree is dirty"), (None, "no git checkout")):
         monkeypatch.setattr(baselines, "git", lambda *_, said=said: said)
         with pytest.raises(RefusedError, match=message):
             require_clean()
@@ -275,7 +275,7 @@ def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def two_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh measures two points of the tiny preset."""
-    from fixtures.asked import points
+    from fixtures.config import points
 
     small = [("prefill", Point(label="16", seq_len=16, page=None)), ("decode", Point(label="16", seq_len=16, page=None))]
     monkeypatch.setattr(points, "benchmarks", lambda options: small)
@@ -305,7 +305,7 @@ def test_refresh_refuses_where_closed_form_and_measurement_disagree(
 ) -> None:
     STORED.write(tmp_path)
     before = path_of("meta", "tiny", tmp_path).read_bytes()
-    from fixtures.compared.result import PointResult
+    from fixtures.validation.point_result import PointResult
 
     monkeypatch.setattr(PointResult, "passes", lambda self, accepted: False)
     monkeypatch.setattr(PointResult, "explain", lambda self, accepted: "decode[16]: closed form 1, measured 2")
@@ -341,7 +341,7 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
 
 
 def test_the_stored_baseline_of_the_project_is_good_and_of_every_default_point(options_of: Callable) -> None:
-    from fixtures.asked.points import benchmarks
+    from fixtures.config.points import benchmarks
 
     stored = find("meta", "deepseek-ocr-v1-base")
     asked = {f"{stage}[{point.label}]" for stage, point in benchmarks(options_of(device="meta"))}

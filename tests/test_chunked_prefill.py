@@ -13,12 +13,12 @@ from analytic.op import Count
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout
 from fixtures.adapter import forward_arguments
-from fixtures.compared.compare import compare
-from fixtures.counted.ledger import Ledger
-from fixtures.counted.memory import MemoryLedger
 from fixtures.model import stages
 from fixtures.model.inputs import token_ids
-from fixtures.model.stages import Subject
+from fixtures.model.stages import ModelUnderTest
+from fixtures.op_counter.ledger import Ledger
+from fixtures.op_counter.memory import MemoryLedger
+from fixtures.validation.comparison import compare
 
 PAST, NEW = 192, 96
 
@@ -30,7 +30,7 @@ PAST, NEW = 192, 96
     [("meta", "bfloat16", "grouped_mm"), ("meta", "float32", "batched_mm"), ("cpu", "float32", "grouped_mm")],
 )
 def test_every_module_of_a_continued_prefill_is_counted(
-    subject_on: Callable[..., Subject], device: str, dtype: str, experts: str, attention: str, batch_size: int
+    subject_on: Callable[..., ModelUnderTest], device: str, dtype: str, experts: str, attention: str, batch_size: int
 ) -> None:
     subject = subject_on(device, attention, experts, "tiny", dtype)
     model, spec, run = subject.model, subject.spec, subject.run

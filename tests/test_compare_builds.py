@@ -11,14 +11,14 @@ from typing import Any, Self
 
 import pytest
 
-from fixtures.compared.counted import Work
-from fixtures.processes import builds, compare_builds
-from fixtures.processes.builds import BuildError, build_of, dependencies
-from fixtures.processes.compare_builds import main, parsed
-from fixtures.processes.conversation import WorkerError
-from fixtures.processes.pairs import Pair
-from fixtures.processes.pairwise import Verdict
-from fixtures.processes.worker_process import HERE, Amount, Build
+from fixtures.ab_testing import builds, compare_builds
+from fixtures.ab_testing.builds import BuildError, build_of, dependencies
+from fixtures.ab_testing.compare_builds import main, parsed
+from fixtures.ab_testing.conversation import WorkerError
+from fixtures.ab_testing.pairs import Pair
+from fixtures.ab_testing.pairwise import PairwiseVerdict
+from fixtures.ab_testing.worker_process import HERE, Amount, Build
+from fixtures.validation.counted_call import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYER = "model.language_model.layers.*.self_attn"
@@ -254,7 +254,7 @@ def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: 
     out = capsys.readouterr().out
     for stage in compare_builds.STAGES:
         assert stage in out
-    assert out.count(str(Verdict.FASTER)) == len(compare_builds.STAGES)
+    assert out.count(str(PairwiseVerdict.FASTER)) == len(compare_builds.STAGES)
 
 
 def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None:
@@ -262,7 +262,7 @@ def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None
     slower = compare_builds.Compared(
         stage="decode[16]",
         pairs=tuple(Pair(base_s=(1.0,), head_s=(1.05,), dropped=0) for _ in range(8)),
-        verdict=Verdict.SLOWER,
+        verdict=PairwiseVerdict.SLOWER,
         amounts=(unsaid[0], unsaid[1]),
     )
     said = "\n".join(compare_builds.explanation(slower))

@@ -7,14 +7,14 @@ import pytest
 from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures.compared.counted import counted
 from fixtures.model.calls import Call, Calls
 from fixtures.model.real import build
-from fixtures.model.stages import Subject
+from fixtures.model.stages import ModelUnderTest
+from fixtures.validation.counted_call import counted
 
 
 @pytest.fixture
-def built(subject_on: Callable) -> tuple[Subject, list[Call]]:
+def built(subject_on: Callable) -> tuple[ModelUnderTest, list[Call]]:
     """Every kind of call on the tiny preset, two sequences each."""
     subject = subject_on("cpu", "sdpa", "grouped_mm", "tiny")
     calls = Calls(subject, batch_size=2, context_len=lambda prefill: prefill + 4)
@@ -24,7 +24,7 @@ def built(subject_on: Callable) -> tuple[Subject, list[Call]]:
     return subject, found
 
 
-def test_calls_do_the_work_of_their_cost_in_every_module(built: tuple[Subject, list[Call]]) -> None:
+def test_calls_do_the_work_of_their_cost_in_every_module(built: tuple[ModelUnderTest, list[Call]]) -> None:
     subject, calls = built
     for call in calls:
         for _ in range(2):  # the second time on what `restore` left
@@ -38,7 +38,7 @@ def test_calls_do_the_work_of_their_cost_in_every_module(built: tuple[Subject, l
 def test_a_skipped_layer_is_called_skipped_work(tiny_spec: ModelSpec) -> None:
     run = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
     model = build(tiny_spec, run)
-    subject = Subject(spec=tiny_spec, run=run, model=model)
+    subject = ModelUnderTest(spec=tiny_spec, run=run, model=model)
     layers = model.model.language_model.layers
     call = Calls(subject, batch_size=1, context_len=lambda prefill: prefill).prefill(64)
     assert counted(call, subject).problems(call, "64") == []

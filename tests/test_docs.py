@@ -14,8 +14,8 @@ import nox.registry
 import pytest
 import yaml
 
-from fixtures.asked.command_line import add_options
-from fixtures.asked.options import RunOptions
+from fixtures.config.command_line import add_options
+from fixtures.config.options import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -122,7 +122,7 @@ def _run_by(words: list[str], sessions: dict[str, Any], command: str) -> list[li
     found: list[list[str]] = []
 
     def run(*line: str, **_: Any) -> str:
-        if "fixtures.asked.needs" not in line:  # this machine may lack what the command needs
+        if "fixtures.config.needs" not in line:  # this machine may lack what the command needs
             found.append(list(line))
         return ""
 

@@ -15,9 +15,9 @@ from analytic import stored
 from analytic.framework import TORCH, TRANSFORMERS, Framework, FrameworkProfile
 from fixtures.drift.moved import moved_between
 from fixtures.drift.overlay import asked
-from fixtures.drift.pairs import Pair, page
-from fixtures.drift.report import Drift, Outcome, lines, write
-from fixtures.drift.snapshot import Seen, Snapshot, Work, taken
+from fixtures.drift.pairs import ReleasePair, page
+from fixtures.drift.report import Drift, DriftOutcome, lines, write
+from fixtures.drift.snapshot import OperatorWork, Seen, Snapshot, taken
 from fixtures.drift.suite import SUITE
 from fixtures.drift.traits import Trait, explained
 
@@ -97,7 +97,7 @@ def test_glue_that_no_trait_explains_is_named(here: Snapshot) -> None:
     (left,) = drift.explanation.unexplained
     assert (left.case, left.module, left.quantity) == ("prefill[1]", GATE, "written_bytes")
     assert left.measured - left.closed_form == 7
-    assert (drift.outcome, drift.exit_code) == (Outcome.UNEXPLAINED, 1)
+    assert (drift.outcome, drift.exit_code) == (DriftOutcome.UNEXPLAINED, 1)
     said = "\n".join(lines(drift))
     assert "UNEXPLAINED: 1 quantities moved that no known trait explains" in said
     assert (
@@ -107,7 +107,7 @@ def test_glue_that_no_trait_explains_is_named(here: Snapshot) -> None:
 
 def test_architecture_that_moved_is_another_model(here: Snapshot) -> None:
     drift = drift_of(here, in_prefill(here, with_quantity("executed_flops", "matmul", 2)))
-    assert (drift.outcome, drift.exit_code) == (Outcome.ARCHITECTURE, 1)
+    assert (drift.outcome, drift.exit_code) == (DriftOutcome.ARCHITECTURE, 1)
     (moved,) = drift.moved.architecture
     assert (moved.module, moved.quantity, moved.head - moved.base) == (GATE, "executed_flops", 2)
     assert f"prefill[1]: {GATE}: executed_flops" in "\n".join(lines(drift))
@@ -118,10 +118,10 @@ def test_a_release_without_a_profile_that_traits_describe_needs_one(here: Snapsh
     head = replace(here, cases={name: replace(seen, difference_count=1) for name, seen in here.cases.items()})
     base = in_prefill(here, with_quantity("written_bytes", "other", 7))
     drift = drift_of(base, head, start=here.framework.profile.with_trait("builds_sliding_mask", False))
-    assert (drift.outcome, drift.exit_code) == (Outcome.UNDESCRIBED, 1)
+    assert (drift.outcome, drift.exit_code) == (DriftOutcome.UNDESCRIBED, 1)
     said = "\n".join(lines(drift))
     assert "the profile needs: builds_sliding_mask true" in said
-    assert drift_of(base, here, start=here.framework.profile).outcome is Outcome.DESCRIBED
+    assert drift_of(base, here, start=here.framework.profile).outcome is DriftOutcome.DESCRIBED
 
 
 def test_work_parameters_and_memory_that_moved_are_listed_once(here: Snapshot) -> None:
@@ -131,7 +131,7 @@ def test_work_parameters_and_memory_that_moved_are_listed_once(here: Snapshot) -
             for held, value in seen.quantities.items()
         }
         place = (GATE, "aten.new_operator")
-        added = Work(launches=11, flops=0, pointwise_flops=5, bytes=100)
+        added = OperatorWork(launches=11, flops=0, pointwise_flops=5, bytes=100)
         return replace(seen, quantities=doubled, operators={**seen.operators, place: added}, peak_bytes=seen.peak_bytes + 1)
 
     head = replace(here, cases={name: change(seen) for name, seen in here.cases.items() if name != "vision[tiny]"})
@@ -267,7 +267,7 @@ def test_the_docs_hold_every_pair_of_the_releases_that_are_called_verified() -> 
 
 
 def test_the_page_of_pairs_has_a_row_for_each(here: Snapshot) -> None:
-    pair = Pair.of(here)
+    pair = ReleasePair.of(here)
     text = page([pair, replace(pair, difference_count=3)], date="2026-11-26")
     assert "Made by `nox -s frameworks` on 2026-11-26: 3 cases" in text
     assert [line.rsplit("| ", 1)[1] for line in text.splitlines() if line.startswith("| 5")] == ["0 |", "3 |"]

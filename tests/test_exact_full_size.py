@@ -14,10 +14,10 @@ from analytic.execution import FULL_SIZE
 from analytic.model import DeepseekOCRModel
 from analytic.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
 from fixtures.adapter import image_tokens_of
-from fixtures.compared.compare import compare
-from fixtures.counted.ledger import Ledger
 from fixtures.model import stages
 from fixtures.model.inputs import page_inputs
+from fixtures.op_counter.ledger import Ledger
+from fixtures.validation.comparison import compare
 from tests.samples import BY_HAND
 
 PAGES = {f"gundam-{grid}": gundam(grid) for grid in ALL_GRIDS} | MODES

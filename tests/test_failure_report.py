@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.accepted.exact import Change
-from fixtures.accepted.failure_report import Context, explain, github_annotations, report, summary
-from fixtures.accepted.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
-from fixtures.accepted.verdict import Verdict
-from fixtures.session.gates import Gates
+from fixtures.baseline.exact import Change
+from fixtures.baseline.failure_report import Context, explain, github_annotations, report, summary
+from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.baseline.verdict import Verdict
+from fixtures.plugin.gates import Gates
 
 CONTEXT = Context(
     baseline="`baselines/meta/tiny.json` (of commit 000000000000, now)",

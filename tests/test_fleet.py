@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from analytic import stored
-from fixtures.asked.points import Point, benchmarks
-from fixtures.compared.bench import Bench
-from fixtures.fleet import __main__ as fleet
-from fixtures.fleet.asked import Asked
-from fixtures.fleet.merged import MergeError
-from fixtures.fleet.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
-from fixtures.processes.conversation import Conversation, WorkerError
-from fixtures.session.served import by_benchmark
-from fixtures.told import record
+from fixtures.ab_testing.conversation import Conversation, WorkerError
+from fixtures.config.points import Point, benchmarks
+from fixtures.distributed import __main__ as fleet
+from fixtures.distributed.merged import MergeError
+from fixtures.distributed.options import DistributedOptions
+from fixtures.distributed.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
+from fixtures.plugin.worker_session import by_benchmark
+from fixtures.records import record
+from fixtures.validation.bench import Bench
 
 DATA = Path(__file__).resolve().parent / "data"
 SMALL = ("--preset", "tiny", "--device", "meta", "--seq-len", "64,500", "--decode-steps", "2")
@@ -121,7 +121,7 @@ def test_what_nobody_comes_for_is_given_up_and_what_is_done_is_kept() -> None:
 
 
 def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixtures.fleet.tasks.START_S", 0.0)
+    monkeypatch.setattr("fixtures.distributed.tasks.START_S", 0.0)
     crew = Scripted()
     monkeypatch.setattr(crew, "hire", lambda: 0)
     with pytest.raises(FleetError, match="no worker came within 0 s"):
@@ -159,7 +159,7 @@ def test_without_ray_one_sentence_names_the_extra(
 
 def test_the_options_of_a_run_are_forwarded_with_the_device_that_was_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stored.ROOT)
-    asked = Asked.parsed(["--workers", "3", "--seq-len=64", "--baseline-dir", "baselines", "--device", "meta"])
+    asked = DistributedOptions.parsed(["--workers", "3", "--seq-len=64", "--baseline-dir", "baselines", "--device", "meta"])
     assert asked.workers == 3
     assert asked.forwarded[-4:] == ("--device", "meta", "--baseline-dir", str(stored.ROOT / "baselines"))
     assert "--workers" not in asked.forwarded
@@ -185,7 +185,7 @@ def test_the_options_of_a_run_are_forwarded_with_the_device_that_was_settled(mon
 def test_the_devices_of_a_cluster_are_settled_without_looking_for_them_here(
     arguments: list[str], device: str, gpus: int
 ) -> None:
-    asked = Asked.parsed(["--address", "auto", *arguments])
+    asked = DistributedOptions.parsed(["--address", "auto", *arguments])
     assert (asked.device, asked.gpus_per_worker) == (device, gpus)
     last = len(asked.forwarded) - 1 - asked.forwarded[::-1].index("--device")
     assert asked.forwarded[last + 1] == device
@@ -194,12 +194,12 @@ def test_the_devices_of_a_cluster_are_settled_without_looking_for_them_here(
 def test_workers_take_a_core_a_gpu_or_a_whole_node() -> None:
     resources = {"CPU": 20.0, "GPU": 3.0, "accelerator_type:H200": 1.0, "accelerator_type:A100": 1.0}
     nodes = [8, 8, 4]
-    meta = Asked.parsed(["--address", "auto"])
+    meta = DistributedOptions.parsed(["--address", "auto"])
     assert fleet.placing(meta, resources, nodes) == (20, {"num_cpus": 1, "num_gpus": 0})
     assert fleet.placing(replace(meta, workers=2), resources, nodes)[0] == 2
-    cuda = Asked.parsed(["--address", "auto", "--accelerator-type", "H200"])
+    cuda = DistributedOptions.parsed(["--address", "auto", "--accelerator-type", "H200"])
     assert fleet.placing(cuda, resources, nodes) == (3, {"num_cpus": 1, "num_gpus": 1, "accelerator_type": "H200"})
-    cpu = Asked.parsed(["--address", "auto", "--device", "cpu", "--preset", "tiny"])
+    cpu = DistributedOptions.parsed(["--address", "auto", "--device", "cpu", "--preset", "tiny"])
     assert fleet.placing(cpu, resources, nodes) == (2, {"num_cpus": 8, "num_gpus": 0})
     with pytest.raises(ValueError, match="--accelerator-type: got 'B300', accepted: A100, H200"):
         fleet.placing(replace(cuda, accelerator_type="B300"), resources, nodes)
@@ -223,7 +223,7 @@ ASKED = ("--seq-len", "1024", "--device", "meta")
 
 def test_what_workers_did_is_one_run_in_the_order_of_one_process() -> None:
     found = fleet.joined(
-        Asked.parsed(list(ASKED)),
+        DistributedOptions.parsed(list(ASKED)),
         [done("decode", worker="worker 2", attempt=2), done("prefill"), done("vision", worker="worker 2")],
     )
     assert [(one.name, one.source, one.attempt) for one in found.points] == [
@@ -242,13 +242,13 @@ def test_workers_that_disagree_are_refused_by_name() -> None:
     with pytest.raises(
         MergeError, match=r"prefill\[1024\]: compared.read_bytes.measured: [\d,]+ in worker 1, 5 in worker 2"
     ):
-        fleet.joined(Asked.parsed(list(ASKED)), [done("prefill"), replace(other, record=wrong)])
+        fleet.joined(DistributedOptions.parsed(list(ASKED)), [done("prefill"), replace(other, record=wrong)])
 
 
 def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked, tasks = Asked.parsed([*ASKED, "--output-dir", str(tmp_path)]), Tasks([])
+    asked, tasks = DistributedOptions.parsed([*ASKED, "--output-dir", str(tmp_path)]), Tasks([])
     results = [done("vision", attempt=2), done("decode", worker="worker 2", failures=["decode[1024]: out of memory"])]
     tasks.lost(Task(benchmark="vision[gundam-2x1]", attempt=1), worker="worker 3", reason="killed")
     tasks.lost(Task(benchmark="prefill[1024]", attempt=3), worker="worker 4", reason="killed")
@@ -265,14 +265,14 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
 
 def test_a_fleet_that_measured_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(done("vision", failures=["vision[gundam-2x1]: boom"]), record=None)
-    asked = Asked.parsed([*ASKED, "--output-dir", str(tmp_path / "out")])
+    asked = DistributedOptions.parsed([*ASKED, "--output-dir", str(tmp_path / "out")])
     assert fleet.conclude(asked, [nothing], Tasks([]), workers=1, took_s=1.0, command=["nox"]) == 1
     assert capsys.readouterr().out == "nothing was measured\nvision[gundam-2x1]: boom\n"
     assert not (tmp_path / "out").exists()
 
 
 def served(*arguments: str) -> Conversation:
-    command = [sys.executable, "-m", "fixtures.session.served", *arguments]
+    command = [sys.executable, "-m", "fixtures.plugin.worker_session", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     return Conversation("a worker", command, root=stored.ROOT, environment=environment)
 
@@ -324,7 +324,16 @@ def test_a_worker_that_can_not_start_says_why() -> None:
 def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_is_that_of_one_process(
     tmp_path: Path, subject_on: Callable[..., Any], options_of: Callable[..., Any]
 ) -> None:
-    command = [sys.executable, "-m", "fixtures.fleet", "--workers", "2", *SMALL, "--output-dir", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "fixtures.distributed",
+        "--workers",
+        "2",
+        *SMALL,
+        "--output-dir",
+        str(tmp_path / "out"),
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     killed = ""
     with subprocess.Popen(
@@ -350,7 +359,16 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_is_that_of_one_pr
 
 @needs_ray
 def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fixtures.fleet", *SMALL, "--address", "127.0.0.1:1", "--output-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "fixtures.distributed",
+        *SMALL,
+        "--address",
+        "127.0.0.1:1",
+        "--output-dir",
+        str(tmp_path),
+    ]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=stored.ROOT, check=False)
     assert finished.returncode == 2
     assert "--address: got '127.0.0.1:1', accepted: that of a running Ray cluster" in finished.stderr

@@ -6,8 +6,8 @@ import torch
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import TokenLayout, VisionWorkload
+from fixtures.cross_check.flop_count import blocks, count
 from fixtures.model.inputs import page_inputs, token_ids
-from fixtures.recounted.flop_count import blocks, count
 from tests.samples import flops_by_path
 
 

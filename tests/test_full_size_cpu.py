@@ -7,12 +7,12 @@ import pytest
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import CropGrid, TokenLayout, gundam
-from fixtures.asked.points import Point
-from fixtures.compared.bench import Bench
-from fixtures.compared.compare import compare, group_of
-from fixtures.counted.ledger import Ledger
+from fixtures.config.points import Point
 from fixtures.model import stages
-from fixtures.model.stages import Measured, Subject
+from fixtures.model.stages import Measured, ModelUnderTest
+from fixtures.op_counter.ledger import Ledger
+from fixtures.validation.bench import Bench
+from fixtures.validation.comparison import compare, group_of
 
 PAGE = gundam(CropGrid.parse("2x1"))
 LAYOUT = TokenLayout.of(512, PAGE)
@@ -20,7 +20,7 @@ NEW_TOKENS = 4
 pytestmark = pytest.mark.full_size
 
 
-def run_stages(subject: Subject) -> Iterator[Measured]:
+def run_stages(subject: ModelUnderTest) -> Iterator[Measured]:
     """Vision, prefill and the decode steps of a page, one after the other."""
     yield stages.vision(subject, PAGE, batch_size=1)
     prefill, cache = stages.prefill(subject, LAYOUT, batch_size=1)

@@ -15,20 +15,20 @@ from analytic.framework import Framework
 from analytic.roofline import Ceilings
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
-from fixtures.accepted.baseline import Baseline, Exact, Provenance
-from fixtures.accepted.exact import Block, ExactPoint, blocks, changes
-from fixtures.accepted.failure_report import explain
-from fixtures.accepted.gate import ExactGate, TimedGate, judged_by_time
-from fixtures.accepted.judgement import Judgement, Outcome
 from fixtures.adapter import cache_argument
-from fixtures.asked.points import Point
-from fixtures.compared.bench import Bench
-from fixtures.compared.result import ModuleRow, PointResult
+from fixtures.baseline.exact import Block, ExactPoint, blocks, changes
+from fixtures.baseline.failure_report import explain
+from fixtures.baseline.gate import ExactGate, TimedGate, judged_by_time
+from fixtures.baseline.judgement import Judgement, Outcome
+from fixtures.baseline.stored import Baseline, Exact, Provenance
+from fixtures.config.points import Point
 from fixtures.model import stages
 from fixtures.model.real import build
-from fixtures.model.stages import Subject
-from fixtures.timed.medians import Fingerprint, Noise, StageNoise
-from fixtures.timed.timing import Samples, TimedStage
+from fixtures.model.stages import ModelUnderTest
+from fixtures.timing.medians import Fingerprint, Noise, StageNoise
+from fixtures.timing.samples import Samples, TimedStage
+from fixtures.validation.bench import Bench
+from fixtures.validation.point_result import ModuleRow, PointResult
 from tests.samples import COST, PLACE
 
 META = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
@@ -38,7 +38,7 @@ MADE = Provenance(created="2025-11-21T09:30:11+00:00", commit=None, command=("no
 
 
 def results_of(spec: ModelSpec, run: Execution = META, model: Any = None) -> dict[str, PointResult]:
-    bench = Bench(Subject(spec=spec, run=run, model=model or build(spec, run)), batch_size=1, decode_steps=2)
+    bench = Bench(ModelUnderTest(spec=spec, run=run, model=model or build(spec, run)), batch_size=1, decode_steps=2)
     found = [bench.vision(PAGE), bench.prefill(LENGTH), bench.decode(LENGTH)]
     return {f"{one.stage}[{one.point.label}]": one for one in found}
 
@@ -133,7 +133,7 @@ def test_a_model_that_does_more_than_it_should_is_caught_with_its_module(
     accepted: Baseline, tiny_spec: ModelSpec, mutation: Callable, name: str, quantity: str, module: str
 ) -> None:
     model = build(tiny_spec, META)
-    subject = Subject(spec=tiny_spec, run=META, model=model)
+    subject = ModelUnderTest(spec=tiny_spec, run=META, model=model)
     bench = Bench(subject, batch_size=1, decode_steps=2)
     with mutation(model):
         result = bench.vision(PAGE) if name.startswith("vision") else bench.prefill(LENGTH)
@@ -350,7 +350,7 @@ def test_the_logits_of_all_positions_are_asked_for_by_name(tiny_spec: ModelSpec)
     """The mutation above does what the stage's own switch does."""
     from analytic.workload import TokenLayout
 
-    subject = Subject(spec=tiny_spec, run=META, model=build(tiny_spec, META))
+    subject = ModelUnderTest(spec=tiny_spec, run=META, model=build(tiny_spec, META))
     last, _ = stages.prefill(subject, TokenLayout.of(64, None), batch_size=1)
     every, _ = stages.prefill(subject, TokenLayout.of(64, None), batch_size=1, logits="all")
     head = [

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fixtures.asked.options import RunOptions
-from fixtures.counted.memory import allocator_peak_bytes
+from fixtures.config.options import RunOptions
 from fixtures.machine.gpu import Gpu, GpuState, gpu_of
 from fixtures.machine.gpu_watch import GpuWatch, gpu_warnings
-from fixtures.model.stages import Subject
-from fixtures.session import summary
+from fixtures.model.stages import ModelUnderTest
+from fixtures.op_counter.memory import allocator_peak_bytes
+from fixtures.plugin import summary
 
 
 def test_peak_memory_on_a_gpu_is_what_its_allocator_held_above_before() -> None:
@@ -155,7 +155,7 @@ def test_disturbances_are_gathered_by_kind_with_the_timings_they_fell_on() -> No
 
 
 def test_disturbances_stand_below_the_times(
-    monkeypatch: pytest.MonkeyPatch, options_of: Callable[..., RunOptions], subject_on: Callable[..., Subject]
+    monkeypatch: pytest.MonkeyPatch, options_of: Callable[..., RunOptions], subject_on: Callable[..., ModelUnderTest]
 ) -> None:
     watch = GpuWatch(Driver(CALM, replace(CALM, compute_processes=2)))
     watch.energy_j()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fixtures.recounted.inventory import ModuleClass, inventory
-from fixtures.recounted.static_compute import StaticCompute
+from fixtures.cross_check.inventory import ModuleClass, inventory
+from fixtures.cross_check.static_compute import StaticCompute
 
 
 def classes_of(found: StaticCompute, name: str) -> dict[str, ModuleClass]:

@@ -3,7 +3,7 @@
 import pytest
 
 from analytic.hardware import DevicePeaks, device
-from fixtures.explained.kernels import (
+from fixtures.profiling.kernels import (
     ADDS,
     FUSED,
     METRICS,

@@ -20,8 +20,8 @@ from analytic.sam_attention import SamAttention
 from analytic.spec import ModelSpec
 from analytic.vision import NoTPTransformerBlock, VisionStack
 from analytic.workload import ALL_GRIDS, MODES, CropGrid, TokenLayout, VisionWorkload, gundam
-from fixtures.compared.compare import Quantity, compare
 from fixtures.model import stages
+from fixtures.validation.comparison import Quantity, compare
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 SAM, CLIP, TEXT = SPEC.sam, SPEC.clip, SPEC.text

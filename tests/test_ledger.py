@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analytic.model import DeepseekOCRModel
 from analytic.workload import TokenLayout, gundam
-from fixtures.counted import operators
-from fixtures.counted.ledger import Ledger
-from fixtures.counted.operators import UncountedOperatorError, storage_bytes
 from fixtures.model import stages
 from fixtures.model.inputs import page_inputs, token_ids
+from fixtures.op_counter import operators
+from fixtures.op_counter.ledger import Ledger
+from fixtures.op_counter.operators import UncountedOperatorError, storage_bytes
 
 
 def flops_of(ledger: Ledger, name: str = "executed_flops") -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.asked import lock, pins
-from fixtures.asked.pins import DamagedPinsError, LockError, on_linux, pinned, pins_in, read_pins, read_wanted
+from fixtures.config import lock, pins
+from fixtures.config.pins import DamagedPinsError, LockError, on_linux, pinned, pins_in, read_pins, read_wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = (
@@ -53,7 +53,7 @@ def test_the_project_and_the_session_ask_for_the_same_uv() -> None:
 
 
 def test_neither_module_imports_torch() -> None:
-    code = "import sys, fixtures.asked.lock; sys.exit('torch' in sys.modules)"
+    code = "import sys, fixtures.config.lock; sys.exit('torch' in sys.modules)"
     assert subprocess.run((sys.executable, "-c", code), cwd=ROOT, check=False).returncode == 0
 
 
@@ -277,7 +277,7 @@ def test_every_command_that_sets_up_installs_the_pins(path: Path) -> None:
     ],
 )
 def test_a_session_that_installs_ends_in_one_sentence(tmp_path: Path, constraints: str | None, message: str) -> None:
-    for folder in ("analytic", "fixtures/asked"):
+    for folder in ("analytic", "fixtures/config"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("noxfile.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fixtures.counted.memory import MemoryLedger
+from fixtures.op_counter.memory import MemoryLedger
 
 
 def test_the_peak_is_what_is_alive_at_once() -> None:

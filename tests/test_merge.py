@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from analytic import stored
-from fixtures.accepted.verdict import Verdict
-from fixtures.fleet import merge as command
-from fixtures.fleet.merged import MergeError, Source, joined_environment, merge, of_one_run
-from fixtures.fleet.merged_run import SCHEMA, read_run
-from fixtures.told import record
-from fixtures.told.recorded import RecordedPoint
+from fixtures.baseline.verdict import Verdict
+from fixtures.distributed import merge as command
+from fixtures.distributed.merged import MergeError, Source, joined_environment, merge, of_one_run
+from fixtures.distributed.merged_run import SCHEMA, read_run
+from fixtures.records import record
+from fixtures.records.recorded_point import RecordedPoint
 
 DATA = Path(__file__).resolve().parent / "data"
 OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -316,7 +316,7 @@ def test_an_interrupted_write_leaves_no_folder(
         raise KeyboardInterrupt
 
     folder = kept(only(whole, "vision"), tmp_path)
-    monkeypatch.setattr("fixtures.fleet.merged_run.os.rename", interrupted)
+    monkeypatch.setattr("fixtures.distributed.merged_run.os.rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         command.main([str(folder), "--output-dir", str(tmp_path / "out")])
     assert list((tmp_path / "out").iterdir()) == []

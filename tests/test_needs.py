@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.accepted import baselines
-from fixtures.asked import needs
-from fixtures.asked.needs import has_driver, missing
-from fixtures.processes import compare_builds, gate_study, noise
+from fixtures.ab_testing import compare_builds, gate_study, noise
+from fixtures.baseline import command as baselines
+from fixtures.config import needs
+from fixtures.config.needs import has_driver, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +42,7 @@ def test_an_unknown_need_is_refused() -> None:
 def test_the_check_needs_nothing_that_is_not_in_the_standard_library() -> None:
     """nox runs it in an environment that is still empty."""
     done = subprocess.run(
-        (sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import fixtures.asked.needs"),
+        (sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import fixtures.config.needs"),
         capture_output=True,
         text=True,
         check=False,

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from analytic import stored
-from fixtures.asked.stages import TIMED_STAGES
-from fixtures.compared.counted import counted
+from fixtures.ab_testing import noise
+from fixtures.ab_testing.conversation import WorkerError
+from fixtures.ab_testing.noise import lines
+from fixtures.ab_testing.worker_process import HERE, WorkerProcess, runs_for
+from fixtures.config.stages import TIMED_STAGES
 from fixtures.model.calls import Calls
-from fixtures.processes import noise
-from fixtures.processes.conversation import WorkerError
-from fixtures.processes.noise import lines
-from fixtures.processes.worker_process import HERE, WorkerProcess, runs_for
-from fixtures.timed.fingerprint import measurement_version
-from fixtures.timed.medians import Noise, StageNoise, log_spread
+from fixtures.timing.fingerprint import measurement_version
+from fixtures.timing.medians import Noise, StageNoise, log_spread
+from fixtures.validation.counted_call import counted
 from fixtures.worker import Job, Worker
 from tests.samples import JOB, PLACE
 
@@ -129,7 +129,7 @@ def test_the_version_of_a_measurement_follows_its_body(monkeypatch: pytest.Monke
     def prefill(self: Calls, seq_len: int) -> None:
         """Another docstring is the same body; this is another body."""
 
-    from fixtures.timed import fingerprint
+    from fixtures.timing import fingerprint
 
     monkeypatch.setitem(fingerprint.BODIES, "prefill", (prefill,))
     assert measurement_version("prefill") != versions["prefill"]

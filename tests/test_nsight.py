@@ -9,15 +9,15 @@ import pytest
 from analytic import stored
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
-from fixtures.asked import needs
-from fixtures.explained import decode_window, nsight
-from fixtures.explained.decode_window import SAID, Asked, Window
-from fixtures.explained.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
-from fixtures.explained.nsight import Captured, command, lines, main
+from fixtures.config import needs
 from fixtures.model import annotation
+from fixtures.profiling import decode_window, nsight
+from fixtures.profiling.decode_window import SAID, DecodeWindowOptions, Window
+from fixtures.profiling.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
+from fixtures.profiling.nsight import Captured, command, lines, main
 from tests.test_kernels import NSYS, ncu_table
 
-ASKED = Asked(
+ASKED = DecodeWindowOptions(
     preset="deepseek-ocr-v1-base",
     device="cuda",
     attention="sdpa",
@@ -50,7 +50,7 @@ def test_a_window_runs_once_inside_its_range_and_says_what_it_cost(
     window = Window.printed(capsys.readouterr().out)
     assert window is not None
     assert ranges == [("decode_window", "dsocr"), ("decode", "dsocr"), ("end", "dsocr"), ("end", "dsocr")]
-    assert window.asked == Asked(
+    assert window.asked == DecodeWindowOptions(
         preset="tiny",
         device="cpu",
         attention="sdpa",

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
-from fixtures.processes import pairs
-from fixtures.processes.conversation import WorkerError
-from fixtures.processes.pairs import ROUNDS, Side, mean_wall_ratio, median_time_s, pairs_of, run_pair, until_enough
-from fixtures.processes.worker_process import HERE, Round
+from fixtures.ab_testing import pairs
+from fixtures.ab_testing.conversation import WorkerError
+from fixtures.ab_testing.pairs import ROUNDS, Side, mean_wall_ratio, median_time_s, pairs_of, run_pair, until_enough
+from fixtures.ab_testing.worker_process import HERE, Round
 from tests.samples import JOB
 
 BASE = Side(build=HERE, job=JOB)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fixtures.processes import gate_study
-from fixtures.processes.gate_study import Rate, compare_live, median_over_stored, rates, simulated
-from fixtures.processes.pairs import Pair
-from fixtures.processes.pairwise import FEWEST_PAIRS, MOST_PAIRS, Pairs, Verdict, confirmed, pair_sample, percent
+from fixtures.ab_testing import gate_study
+from fixtures.ab_testing.gate_study import Rate, compare_live, median_over_stored, rates, simulated
+from fixtures.ab_testing.pairs import Pair
+from fixtures.ab_testing.pairwise import FEWEST_PAIRS, MOST_PAIRS, Pairs, PairwiseVerdict, confirmed, pair_sample, percent
 
 FIVE = math.log(1.05)
 
@@ -45,28 +45,30 @@ def test_pairs_are_enough_when_steady_or_many() -> None:
 @pytest.mark.parametrize(
     ("samples", "verdict"),
     [
-        ([0.001, -0.001] * 4, Verdict.SAME),
-        ([FIVE + 0.001, FIVE - 0.001] * 4, Verdict.SLOWER),
-        ([-FIVE + 0.001, -FIVE - 0.001] * 4, Verdict.FASTER),
-        ([0.3, -0.3] * 24, Verdict.INCONCLUSIVE),
-        ([1.0, 1.5] * 24, Verdict.SLOWER),  # too noisy for 5%, but far beyond it
-        ([FIVE] * (FEWEST_PAIRS - 1), Verdict.INCONCLUSIVE),
+        ([0.001, -0.001] * 4, PairwiseVerdict.SAME),
+        ([FIVE + 0.001, FIVE - 0.001] * 4, PairwiseVerdict.SLOWER),
+        ([-FIVE + 0.001, -FIVE - 0.001] * 4, PairwiseVerdict.FASTER),
+        ([0.3, -0.3] * 24, PairwiseVerdict.INCONCLUSIVE),
+        ([1.0, 1.5] * 24, PairwiseVerdict.SLOWER),  # too noisy for 5%, but far beyond it
+        ([FIVE] * (FEWEST_PAIRS - 1), PairwiseVerdict.INCONCLUSIVE),
     ],
 )
-def test_verdicts(samples: list[float], verdict: Verdict) -> None:
+def test_verdicts(samples: list[float], verdict: PairwiseVerdict) -> None:
     assert pairs(*samples).verdict(0.05) is verdict
 
 
 @pytest.mark.parametrize(
     ("first", "fresh", "verdict"),
     [
-        (Verdict.SLOWER, Verdict.SLOWER, Verdict.SLOWER),
-        (Verdict.SLOWER, Verdict.SAME, Verdict.SAME),
-        (Verdict.SLOWER, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
-        (Verdict.FASTER, Verdict.SLOWER, Verdict.FASTER),
+        (PairwiseVerdict.SLOWER, PairwiseVerdict.SLOWER, PairwiseVerdict.SLOWER),
+        (PairwiseVerdict.SLOWER, PairwiseVerdict.SAME, PairwiseVerdict.SAME),
+        (PairwiseVerdict.SLOWER, PairwiseVerdict.INCONCLUSIVE, PairwiseVerdict.INCONCLUSIVE),
+        (PairwiseVerdict.FASTER, PairwiseVerdict.SLOWER, PairwiseVerdict.FASTER),
     ],
 )
-def test_slower_stands_when_fresh_pairs_agree(first: Verdict, fresh: Verdict, verdict: Verdict) -> None:
+def test_slower_stands_when_fresh_pairs_agree(
+    first: PairwiseVerdict, fresh: PairwiseVerdict, verdict: PairwiseVerdict
+) -> None:
     assert confirmed(first, fresh) is verdict
 
 
@@ -121,7 +123,7 @@ def test_a_live_comparison_tries_slower_again_on_fresh_pairs(monkeypatch: pytest
 
     monkeypatch.setattr(gate_study, "until_enough", until_enough)
     live, taken = compare_live(None, None, "same", progress=said.append)
-    assert (live.verdict, live.pairs, len(taken)) == (Verdict.SAME, 8, 16)
+    assert (live.verdict, live.pairs, len(taken)) == (PairwiseVerdict.SAME, 8, 16)
     assert live.mean_log_ratio == pytest.approx(FIVE)
     assert "same, confirmed: pair 8: +0.0%" in said[-1]
 

@@ -236,8 +236,8 @@ def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: P
 
 
 def test_a_damaged_cache_is_said_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixtures.alone import device_rates
     from fixtures.machine import calibration
+    from fixtures.microbench import device_rates
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for path in (calibration.kept_at("cpu", "float32"), device_rates.kept_at("cpu", "float32", "tiny")):
@@ -277,7 +277,7 @@ def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:
         "def decode(bench, agrees, length_point):\n    agrees(bench.prefill(length_point))\n    raise KeyboardInterrupt\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-    options = ["--rootdir", str(ROOT), "-p", "fixtures.session.plugin", "--preset", "tiny", "--seq-len", "32"]
+    options = ["--rootdir", str(ROOT), "-p", "fixtures.plugin.hooks", "--preset", "tiny", "--seq-len", "32"]
     where = ["--output-dir", str(tmp_path / "out"), str(tmp_path / "bench_stop.py")]
     done = subprocess.run([*command, *options, *where], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -10,11 +10,12 @@ import torch
 from analytic.op import OpKind
 from analytic.rates import ShapeClass
 from analytic.spec import ModelSpec
-from fixtures.alone import device_rates, microbench, operator_catalogue
-from fixtures.alone.microbench import Bench, Sample, Tally, beyond_s
-from fixtures.explained import predict_study
-from fixtures.explained.predict_study import Case, lines, names
 from fixtures.machine import calibration
+from fixtures.microbench import bench as microbench
+from fixtures.microbench import device_rates, operator_catalogue
+from fixtures.microbench.bench import OperatorBench, Sample, Tally, beyond_s
+from fixtures.profiling import predict_study
+from fixtures.profiling.predict_study import StudiedStage, lines, names
 from tests.test_predict import rates
 
 
@@ -48,7 +49,7 @@ def test_microbenchmarks_measure_every_class(quick: None, tmp_path: Path, monkey
 
 def test_a_call_is_counted_by_the_conventions_of_the_ledger() -> None:
     left, right = torch.ones(3, 5), torch.ones(5, 7)
-    found = Bench("cpu", "float32").count(lambda: (left @ right) + 1)
+    found = OperatorBench("cpu", "float32").count(lambda: (left @ right) + 1)
     assert (found.launches, found.flops) == (2, 2 * 3 * 5 * 7)
     assert found.moved_bytes == 4 * (15 + 35 + 21) + 4 * (21 + 21)
     assert found.by_kind == {OpKind.MATMUL: 1, OpKind.POINTWISE: 1}
@@ -62,7 +63,7 @@ def test_operands_of_calls_in_turn_lie_apart(quick: None) -> None:
         mine = made[-1]
         return lambda: mine + 1
 
-    Bench("cpu", "float32").sample(make)
+    OperatorBench("cpu", "float32").sample(make)
     assert len(made) == (1 << 16) // (2 * 4 << 10)  # as many as fill what has to lie between two uses
 
 
@@ -99,7 +100,7 @@ def test_on_cuda_a_graph_of_calls_is_timed_or_what_can_not_be_captured_itself(
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    bench = Bench("cuda", "float32")
+    bench = OperatorBench("cuda", "float32")
     monkeypatch.setattr(bench, "seconds", lambda call: (call(), 16.0)[1])
     found = bench.sample(lambda: lambda: calls.append(1))
     warm_and_captured = 1 + 3 + microbench.CAPTURED
@@ -129,8 +130,8 @@ def test_a_cache_that_can_not_be_written_costs_a_warning(tmp_path: Path) -> None
 
 
 def test_the_study_says_median_and_worst_and_what_lies_below_the_floor() -> None:
-    def case(point: str, predicted: float, measured: float) -> Case:
-        return Case(
+    def case(point: str, predicted: float, measured: float) -> StudiedStage:
+        return StudiedStage(
             stage="prefill", point=point, floor_s=0.5, predicted_s=predicted, measured_s=measured, launches=1, host_s=0.1
         )
 

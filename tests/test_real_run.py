@@ -11,12 +11,12 @@ from analytic.execution import Execution
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, gundam
-from fixtures.asked.points import Point
-from fixtures.compared.bench import Bench
-from fixtures.compared.compare import compare
+from fixtures.config.points import Point
 from fixtures.model import stages
 from fixtures.model.real import CheckpointError, build, config_for
-from fixtures.model.stages import Subject
+from fixtures.model.stages import ModelUnderTest
+from fixtures.validation.bench import Bench
+from fixtures.validation.comparison import compare
 
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 PAGES = {"gundam-2x1": gundam(CropGrid.parse("2x1")), "tiny": MODES["tiny"]}
@@ -58,7 +58,7 @@ def test_the_real_model_merges_as_many_tokens_as_the_layout_says(subject_on: Cal
 
 def test_a_skipped_layer_is_found(tiny_spec: ModelSpec) -> None:
     model = build(tiny_spec, CPU)
-    subject = Subject(spec=tiny_spec, run=CPU, model=model)
+    subject = ModelUnderTest(spec=tiny_spec, run=CPU, model=model)
     model.model.language_model.layers[2].mlp.forward = lambda hidden: hidden
     measured, _ = stages.prefill(subject, TokenLayout.of(16, None), batch_size=1)
     root = DeepseekOCRModel.from_spec(tiny_spec, run=CPU)

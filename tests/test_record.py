@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.asked.points import Point
-from fixtures.compared.bench import Bench
-from fixtures.compared.compare import Comparison, Quantity
-from fixtures.compared.result import Activations, PointResult, collapsed
+from fixtures.config.points import Point
 from fixtures.machine.environment import environment
-from fixtures.told import record
-from fixtures.told.migration import CURRENT, SCHEMAS
-from fixtures.told.table import lines
+from fixtures.records import record
+from fixtures.records.migration import CURRENT, SCHEMAS
+from fixtures.records.table import lines
+from fixtures.validation.bench import Bench
+from fixtures.validation.comparison import Comparison, Quantity
+from fixtures.validation.point_result import Activations, PointResult, collapsed
 
 DATA = Path(__file__).resolve().parent / "data"
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from analytic import stored
-from fixtures.compared.result import ModuleRow
+from fixtures.records.migration import migrated
+from fixtures.records.record import RecordError
 from fixtures.report import __main__ as command
 from fixtures.report.blocks import NAMES, block_of, by_block
 from fixtures.report.pair import page_of_pair
 from fixtures.report.render import as_html, as_markdown, write_run
-from fixtures.report.run import Run, run_of
+from fixtures.report.run import RecordedRun, run_of
 from fixtures.report.sections import page_of, verdict_words
-from fixtures.told.migration import migrated
-from fixtures.told.record import RecordError
+from fixtures.validation.point_result import ModuleRow
 
 DATA = Path(__file__).resolve().parent / "data"
 EVIL = "<script>alert(1)</script>"
@@ -239,7 +239,7 @@ def test_blocks_hold_all_the_work() -> None:
     assert set(by_block(rows, "bytes")) <= set(NAMES)
 
 
-def runs(record: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> tuple[Run, Run]:
+def runs(record: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> tuple[RecordedRun, RecordedRun]:
     other = copy.deepcopy(record)
     other["run_id"] = "20270101-000000-1"
     change(other)

@@ -62,15 +62,15 @@ def test_a_flat_module_imports_only_from_rooms_above_it() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "from fixtures.session.plugin import RUN_ID",
+        "from fixtures.plugin.hooks import RUN_ID",
         "from fixtures import scaling",
-        "import fixtures.fleet.merge",
+        "import fixtures.distributed.merge",
         "def late():\n    from fixtures.report import index",
-        "if TYPE_CHECKING:\n    from fixtures.told.record import RecordError",
+        "if TYPE_CHECKING:\n    from fixtures.records.record import RecordError",
     ],
 )
 def test_an_import_from_below_is_found_wherever_it_stands(code: str) -> None:
-    assert len(against_the_order("accepted", code)) == 1
+    assert len(against_the_order("baseline", code)) == 1
     assert against_the_order("scaling", code) == []
 
 

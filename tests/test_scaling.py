@@ -20,8 +20,8 @@ from fixtures.model.calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
 from fixtures.scaling.alignment import MEASURED
-from fixtures.scaling.asked import parsed
-from fixtures.timed.timing import DisturbedTimingError
+from fixtures.scaling.options import parsed
+from fixtures.timing.samples import DisturbedTimingError
 from tests.samples import COST
 
 SMALL = [
@@ -198,7 +198,7 @@ def test_what_is_timed_follows_from_the_device(monkeypatch: pytest.MonkeyPatch) 
         (True, [], ("cuda", "deepseek-ocr-v1-base", "deepseek-ocr-v1-base")),
         (True, ["--device", "cpu"], ("cpu", "tiny", "deepseek-ocr-v1-base")),
     ):
-        monkeypatch.setattr("fixtures.asked.options._has_cuda", lambda cuda=cuda: cuda)
+        monkeypatch.setattr("fixtures.config.options._has_cuda", lambda cuda=cuda: cuda)
         options = parsed(arguments).options
         found = options.execution().device, options.spec.model_variant, options.exact_spec.model_variant
         assert found == expected, arguments

@@ -10,7 +10,8 @@ from analytic import stored, sweep
 from analytic.execution import FULL_SIZE
 from analytic.spec import ModelSpec
 from analytic.workload import MODES, CropGrid, gundam
-from fixtures.scaling import comparison, told
+from fixtures.scaling import comparison
+from fixtures.scaling import text as told
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
 from fixtures.scaling.comparison import ScalingComparison
 from fixtures.scaling.rows import frame

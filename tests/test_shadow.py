@@ -11,7 +11,6 @@ import torch
 from analytic.model import DeepseekOCRModel
 from analytic.workload import MODES, CropGrid, TokenLayout, gundam
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
-from fixtures.counted.ledger import Ledger
 from fixtures.model.annotation import analytic_stage
 from fixtures.model.inputs import page_inputs, token_ids
 from fixtures.model.shadow import (
@@ -25,13 +24,14 @@ from fixtures.model.shadow import (
     write_analytic_run_stats,
 )
 from fixtures.model.shadow_stats import AnalyticRunStats
-from fixtures.model.stages import Subject, cache_bytes
+from fixtures.model.stages import ModelUnderTest, cache_bytes
+from fixtures.op_counter.ledger import Ledger
 
 PAGE = gundam(CropGrid.parse("2x1"))
 
 
 @pytest.fixture
-def subject(subject_on: Callable) -> Subject:
+def subject(subject_on: Callable) -> ModelUnderTest:
     return subject_on("cpu", "sdpa", "grouped_mm", "tiny")
 
 
@@ -39,7 +39,7 @@ def hooks(model: Any) -> int:
     return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
-def page_arguments(subject: Subject, seq_len: int, batch_size: int = 1) -> dict[str, Any]:
+def page_arguments(subject: ModelUnderTest, seq_len: int, batch_size: int = 1) -> dict[str, Any]:
     ids = token_ids(TokenLayout.of(seq_len, PAGE), subject.spec, batch_size=batch_size, run=subject.run)
     inputs = page_inputs(PAGE, batch_size=batch_size, run=subject.run).as_arguments()
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
@@ -53,7 +53,7 @@ def under(path: str) -> bool:
     )
 
 
-def test_an_image_to_64_tokens_is_what_the_ledger_and_the_stateful_model_say(subject: Subject) -> None:
+def test_an_image_to_64_tokens_is_what_the_ledger_and_the_stateful_model_say(subject: ModelUnderTest) -> None:
     model, arguments = subject.model, page_arguments(subject, 512)
     with Ledger(model, outside="") as ledger, shadow(model) as stats:
         model.generate(**arguments, do_sample=False, min_new_tokens=64, max_new_tokens=64)
@@ -79,7 +79,7 @@ def test_an_image_to_64_tokens_is_what_the_ledger_and_the_stateful_model_say(sub
     assert touched < moved
 
 
-def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: Subject) -> None:
+def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: ModelUnderTest) -> None:
     model, layers = subject.model, subject.spec.text.num_layers
     ids = token_ids(TokenLayout.of(24, None), subject.spec, batch_size=2, run=subject.run)
     with torch.inference_mode(), shadow(model) as stats:
@@ -94,7 +94,7 @@ def test_the_cache_is_as_large_as_its_tensors_at_every_step(subject: Subject) ->
     assert {one.tokens for one in steps[layers:]} == {2}
 
 
-def test_generate_is_booked_as_one_prefill_and_decodes_with_the_cache_of_each_step(subject: Subject) -> None:
+def test_generate_is_booked_as_one_prefill_and_decodes_with_the_cache_of_each_step(subject: ModelUnderTest) -> None:
     model, layers, sizes = subject.model, subject.spec.text.num_layers, []
     with shadow(model) as stats:
         seen = model.register_forward_hook(lambda _, args, output: sizes.append(cache_bytes(cache_of(output))))
@@ -106,7 +106,7 @@ def test_generate_is_booked_as_one_prefill_and_decodes_with_the_cache_of_each_st
     assert [sum(one.kv_bytes for one in steps[start : start + layers]) for start in range(0, len(steps), layers)] == sizes
 
 
-def test_a_layer_that_is_called_without_the_keyword_of_its_cache_is_refused(subject: Subject) -> None:
+def test_a_layer_that_is_called_without_the_keyword_of_its_cache_is_refused(subject: ModelUnderTest) -> None:
     layer = subject.model.get_submodule(f"{LAYERS}.0")
     hidden = torch.zeros(1, 4, subject.spec.text.hidden_size)
     with (
@@ -145,7 +145,7 @@ def test_the_full_size_on_meta_has_the_flops_of_the_stateful_model(subject_on: C
     assert vision[0].weight_bytes == 2 * 95_569_152
 
 
-def test_bytes_are_those_of_the_modules_trees(subject: Subject) -> None:
+def test_bytes_are_those_of_the_modules_trees(subject: ModelUnderTest) -> None:
     """On lengths where every expert is reached, expected and measured traffic are the same."""
     model = subject.model
     ids = token_ids(TokenLayout.of(256, None), subject.spec, batch_size=1, run=subject.run)
@@ -164,7 +164,7 @@ def test_bytes_are_those_of_the_modules_trees(subject: Subject) -> None:
     ],
     ids=["beams", "sampling", "early stop"],
 )
-def test_beams_sampling_batches_and_early_stops_are_what_ran(subject: Subject, how: dict[str, Any]) -> None:
+def test_beams_sampling_batches_and_early_stops_are_what_ran(subject: ModelUnderTest, how: dict[str, Any]) -> None:
     model, arguments = subject.model, page_arguments(subject, 512, batch_size=2)
     torch.manual_seed(3)
     with Ledger(model, outside="") as ledger, shadow(model) as stats:
@@ -172,20 +172,20 @@ def test_beams_sampling_batches_and_early_stops_are_what_ran(subject: Subject, h
     assert stats.report().flops == sum(entry.executed_flops for entry in ledger.entries.values())
 
 
-def test_a_stage_that_is_named_is_kept(subject: Subject) -> None:
+def test_a_stage_that_is_named_is_kept(subject: ModelUnderTest) -> None:
     ids = token_ids(TokenLayout.of(8, None), subject.spec, batch_size=1, run=subject.run)
     with torch.no_grad(), shadow(subject.model) as stats, analytic_stage("warm-up"):
         subject.model(input_ids=ids)
     assert set(stats.report().flops_by_stage) == {"warm-up"}
 
 
-def forward(subject: Subject) -> None:
+def forward(subject: ModelUnderTest) -> None:
     with torch.no_grad():
         subject.model(input_ids=token_ids(TokenLayout.of(8, None), subject.spec, batch_size=1, run=subject.run))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: Subject, error: type[BaseException]) -> None:
+def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: ModelUnderTest, error: type[BaseException]) -> None:
     last = subject.model.get_submodule(f"{LAYERS}.{subject.spec.text.num_layers - 1}")
 
     def fail(*_: Any) -> None:
@@ -212,7 +212,7 @@ def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: Subject,
     assert hooks(subject.model) == 0
 
 
-def test_an_error_in_a_hook_leaves_no_hooks(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_hook_leaves_no_hooks(subject: ModelUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     from fixtures.model import shadow as module
 
     def broken(cache: Any) -> int:
@@ -225,7 +225,7 @@ def test_an_error_in_a_hook_leaves_no_hooks(subject: Subject, monkeypatch: pytes
     assert stats.report().flops == 0
 
 
-def test_a_second_shadow_is_refused_and_the_first_goes_on(subject: Subject) -> None:
+def test_a_second_shadow_is_refused_and_the_first_goes_on(subject: ModelUnderTest) -> None:
     with shadow(subject.model) as stats:
         second = shadow(subject.model)
         with pytest.raises(ShadowError, match="has a shadow already"):
@@ -235,7 +235,7 @@ def test_a_second_shadow_is_refused_and_the_first_goes_on(subject: Subject) -> N
     assert hooks(subject.model) == 0
 
 
-def test_a_static_cache_is_refused_by_name(subject: Subject) -> None:
+def test_a_static_cache_is_refused_by_name(subject: ModelUnderTest) -> None:
     from transformers import StaticCache
 
     cache = StaticCache(config=subject.model.config.text_config, max_cache_len=16)
@@ -246,7 +246,7 @@ def test_a_static_cache_is_refused_by_name(subject: Subject) -> None:
     assert hooks(subject.model) == 0
 
 
-def test_statistics_are_written_reset_and_fit_their_schema(subject: Subject, tmp_path: Path) -> None:
+def test_statistics_are_written_reset_and_fit_their_schema(subject: ModelUnderTest, tmp_path: Path) -> None:
     with shadow(subject.model) as stats:
         forward(subject)
         with torch.no_grad():
@@ -266,7 +266,7 @@ def test_the_execution_is_read_from_the_model(subject_on: Callable) -> None:
         assert execution_of(subject.model) == subject.run
 
 
-def test_the_stats_of_the_last_shadow_are_at_hand_without_its_variable(subject: Subject, tmp_path: Path) -> None:
+def test_the_stats_of_the_last_shadow_are_at_hand_without_its_variable(subject: ModelUnderTest, tmp_path: Path) -> None:
     with shadow(subject.model) as stats:
         forward(subject)
         assert get_analytic_run_stats() is stats

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.asked.stages import PARTS, STAGE, STAGES, TIMED_STAGES, BenchmarkId
+from fixtures.config.stages import PARTS, STAGE, STAGES, TIMED_STAGES, BenchmarkId
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,4 +69,4 @@ def test_names_are_made_and_read_in_one_place() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if made.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"fixtures/asked/stages.py", "fixtures/asked/points.py"}
+    assert found == {"fixtures/config/stages.py", "fixtures/config/points.py"}

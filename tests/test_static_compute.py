@@ -14,9 +14,9 @@ from analytic.cost import CostNode
 from analytic.model import DeepseekOCRModel
 from analytic.spec import ModelSpec
 from analytic.workload import VisionWorkload
-from fixtures.recounted import static_compute
-from fixtures.recounted.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
-from fixtures.recounted.static_text import lines
+from fixtures.cross_check import static_compute
+from fixtures.cross_check.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
+from fixtures.cross_check.static_text import lines
 from tests.samples import flops_by_path
 
 SUSPECTS = {"vision": {"aten.native_layer_norm"}, "prefill": set(), "decode": set()}
@@ -203,7 +203,7 @@ def test_a_page_that_can_not_be_is_refused(height: int, width: int) -> None:
 def test_the_counter_imports_neither_the_closed_form_nor_the_ledger() -> None:
     script = """
 import sys
-from fixtures.recounted import static_compute
+from fixtures.cross_check import static_compute
 assert static_compute.main(["--seq-len", "1"]) == 2
 assert "torch" not in sys.modules
 from analytic.spec import ModelSpec
@@ -221,19 +221,19 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
         "analytic.workload",
     }
     own = {
-        "fixtures.recounted.static_compute",
-        "fixtures.recounted.static_text",
-        "fixtures.recounted.flop_count",
-        "fixtures.recounted.inventory",
+        "fixtures.cross_check.static_compute",
+        "fixtures.cross_check.static_text",
+        "fixtures.cross_check.flop_count",
+        "fixtures.cross_check.inventory",
     }
     model = {
         "fixtures",
         "fixtures.adapter",
-        "fixtures.asked.command_line",
+        "fixtures.config.command_line",
         "fixtures.machine.allocator",
         "fixtures.machine.environment",
         "fixtures.model.inputs",
         "fixtures.model.real",
     }
-    rooms = {"fixtures.asked", "fixtures.machine", "fixtures.model", "fixtures.recounted"}
+    rooms = {"fixtures.config", "fixtures.machine", "fixtures.model", "fixtures.cross_check"}
     assert set(done.stdout.split()) == data | {"analytic.table"} | own | model | rooms

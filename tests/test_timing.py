@@ -12,14 +12,14 @@ import torch
 from analytic.model import DeepseekOCRModel
 from analytic.roofline import Ceilings
 from analytic.workload import MODES
-from fixtures.counted.ledger import Ledger
 from fixtures.machine.clock import EventClock, clock_for
 from fixtures.model.annotation import UNKNOWN, analytic_stage, current_stage
 from fixtures.model.calls import Call, Calls
-from fixtures.timed.pages import page_times
-from fixtures.timed.physics import falling_decode, impossibilities
-from fixtures.timed.timer import out_of_memory
-from fixtures.timed.timing import DisturbedTimingError, Samples, TimedStage, measure, refuse_disturbance
+from fixtures.op_counter.ledger import Ledger
+from fixtures.timing.pages import page_times
+from fixtures.timing.physics import falling_decode, impossibilities
+from fixtures.timing.samples import DisturbedTimingError, Samples, TimedStage, measure, refuse_disturbance
+from fixtures.timing.timer import out_of_memory
 from tests.samples import COST
 
 KNOWN = Ceilings(flops_per_s=10_000, bytes_per_s=1_000)

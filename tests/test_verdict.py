@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from analytic import stored
-from fixtures.accepted.failure_report import Context
-from fixtures.accepted.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
-from fixtures.accepted.verdict import MOST_CHANGES, Verdict
-from fixtures.told import record
+from fixtures.baseline.failure_report import Context
+from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
+from fixtures.baseline.verdict import MOST_CHANGES, Verdict
+from fixtures.records import record
 from tests.test_failure_report import CONTEXT, EQUAL, NEW, SLOWER, more_work
 
 DATA = Path(__file__).resolve().parent / "data"

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "import warnings\n\ndef call():\n    warnings.warn('old name', FutureWarning, stacklevel=1)\n"
-ALONE = ("-p", "fixtures.session.plugin")
+ALONE = ("-p", "fixtures.plugin.hooks")
 """For files outside the project, where its own conftest.py does not register the plugin."""
 
 
