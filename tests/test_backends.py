@@ -296,7 +296,7 @@ def test_without_a_compiler_there_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
 
 def test_times_of_another_backend_are_not_comparable() -> None:
-    assert PLACE.differences(replace(PLACE, backend="compile")) == ["backend: eager against compile"]
+    assert list(map(str, PLACE.mismatches(replace(PLACE, backend="compile")))) == ["backend: eager against compile"]
     assert Fingerprint(**{name: getattr(PLACE, name) for name in Fingerprint.__slots__ if name != "backend"}) == PLACE
 
 

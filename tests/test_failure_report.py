@@ -10,6 +10,7 @@ from fixtures.baseline.failure_report import Context, explain, github_annotation
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
 from fixtures.baseline.verdict import Verdict
 from fixtures.plugin.gates import Gates
+from fixtures.timing.medians import Mismatch
 
 CONTEXT = Context(
     baseline="`baselines/meta/tiny.json` (of commit 000000000000, now)",
@@ -80,7 +81,11 @@ def test_the_report_begins_with_the_verdict_in_words_and_ends_with_what_to_do() 
 
 
 def other_way(reason: str) -> Judgement:
-    return Judgement(benchmark="decode[64]", outcome=Outcome.INCOMPARABLE, reason=reason)
+    fields = (part.partition(": ") for part in reason.split("; "))
+    found = [Mismatch.of(name, *values.split(" against ")) for name, _, values in fields]
+    judgement = Judgement.incomparable("decode[64]", found)
+    assert judgement.reason == reason
+    return judgement
 
 
 @pytest.mark.parametrize(

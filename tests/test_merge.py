@@ -231,6 +231,7 @@ def test_what_one_run_missed_and_another_measured_is_not_missing(whole: dict[str
     short = only(whole, "decode")
     for name in ("prefill[1024]", "prefill[4096]"):
         judged = {"benchmark": name, "outcome": "missing", "reason": "gone", "exact": None, "timed": None}
+        judged["mismatches"] = []
         short["gate"]["judged"].append(judged)
     verdict = merge(sources(short, only(whole, "prefill"))).verdict
     assert [one.benchmark for one in verdict.judged if one.outcome == "missing"] == ["prefill[4096]"]

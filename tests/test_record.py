@@ -15,7 +15,7 @@ import torch
 from fixtures.config.points import Point
 from fixtures.machine.environment import environment
 from fixtures.records import record
-from fixtures.records.migration import CURRENT, SCHEMAS
+from fixtures.records.migration import CURRENT, SCHEMAS, migrated
 from fixtures.records.table import lines
 from fixtures.validation.bench import Bench
 from fixtures.validation.comparison import Comparison, Quantity
@@ -197,6 +197,17 @@ def test_what_did_not_name_its_backend_ran_operator_by_operator() -> None:
         assert old["execution"]["backend"] == "eager"
         assert old["timed"] is None or old["timed"]["execution"]["backend"] == "eager"
         assert all(one["predicted_s"] is None for one in old["timings"])
+
+
+def test_what_an_old_record_says_of_a_mismatch_in_words_is_read_by_field() -> None:
+    old = json.loads((DATA / "record.v4.json").read_text())
+    old["gate"]["judged"][0] |= {"outcome": "incomparable", "reason": "attention: sdpa against eager; threads: 2 against 8"}
+    new = migrated(old)["gate"]["judged"]
+    assert new[0]["mismatches"] == [
+        {"field": "attention", "stored": "sdpa", "here": "eager"},
+        {"field": "threads", "stored": "2", "here": "8"},
+    ]
+    assert all(one["mismatches"] == [] for one in new if one["outcome"] != "incomparable")
 
 
 def test_every_schema_ever_written_has_a_golden_file_and_a_way_to_the_present() -> None:
