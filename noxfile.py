@@ -62,9 +62,9 @@ def profile(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on the CPU."""
+    """Run the tests on the CPU, a process a core."""
     install(session, "[tests]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session

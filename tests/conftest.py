@@ -1,5 +1,6 @@
 """Models shared by the tests of a session."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,9 @@ from analytic.execution import Execution
 from analytic.spec import ModelSpec
 from fixtures.config.command_line import DEFAULTS
 from fixtures.config.options import RunOptions
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core a worker: threads of one would spin on the core of another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FILTERS: Final = (
     "error",

@@ -147,11 +147,11 @@ def _check_module(name: str, arguments: list[str], command: str) -> None:
 
 
 def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace]) -> None:
-    """The options of the plugin, and those of pytest itself that the docs use."""
+    """The options of the plugin, and those of pytest and pytest-xdist that the docs use."""
     if "--help" in words:
         return
     parser = argparse.ArgumentParser(exit_on_error=False)
-    for option in ("-k", "-m", "--junitxml"):
+    for option in ("-k", "-m", "-n", "--junitxml"):
         parser.add_argument(option)
     parser.add_argument("paths", nargs="*", default=[])
     add_options(SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument)))
