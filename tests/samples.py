@@ -8,8 +8,8 @@ from analytic.cost import Cost, CostNode
 from analytic.framework import Framework
 from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
 from analytic.spec import ModelSpec
+from fixtures.config.job import Job
 from fixtures.timing.medians import Fingerprint
-from fixtures.worker import Job
 
 JOB = Job(
     preset="tiny",

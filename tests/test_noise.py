@@ -12,12 +12,13 @@ from fixtures.ab_testing import noise
 from fixtures.ab_testing.conversation import WorkerError
 from fixtures.ab_testing.noise import lines
 from fixtures.ab_testing.worker_process import HERE, WorkerProcess, runs_for
+from fixtures.config.job import Job
 from fixtures.config.stages import TIMED_STAGES
 from fixtures.model.calls import Calls
 from fixtures.timing.fingerprint import measurement_version
 from fixtures.timing.medians import Noise, StageNoise, log_spread
 from fixtures.validation.counted_call import counted
-from fixtures.worker import Job, Worker
+from fixtures.worker import Worker
 from tests.samples import JOB, PLACE
 
 
@@ -117,8 +118,8 @@ def test_spread_is_that_of_logarithms() -> None:
 
 def test_fingerprints_name_what_differs() -> None:
     other = replace(PLACE, threads=8, torch="2.14.0")
-    assert PLACE.differences(PLACE) == []
-    assert PLACE.differences(other) == ["threads: 2 against 8", "torch: 2.13.0 against 2.14.0"]
+    assert PLACE.mismatches(PLACE) == []
+    assert [str(one) for one in PLACE.mismatches(other)] == ["threads: 2 against 8", "torch: 2.13.0 against 2.14.0"]
 
 
 def test_the_version_of_a_measurement_follows_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
