@@ -16,7 +16,8 @@ from typing import Final
 from analytic.cost import CostNode
 from analytic.execution import DTYPE_BYTES
 from analytic.op import Op, OpKind
-from analytic.rates import Rates, ShapeClass
+from analytic.rates import Rates
+from analytic.shape_class import ShapeClass
 from analytic.spec import ModelSpec
 
 OF_KIND: Final = {

@@ -16,8 +16,9 @@ from analytic.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.execution import Attention, Execution, Experts
 from analytic.model import DeepseekOCRModel
 from analytic.predict import Predicted, predict
-from analytic.rates import Rates, ShapeClass
+from analytic.rates import Rates
 from analytic.roofline import floor_s
+from analytic.shape_class import ShapeClass
 from analytic.spec import ModelSpec
 from analytic.workload import TokenLayout, VisionWorkload
 

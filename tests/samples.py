@@ -6,7 +6,8 @@ from typing import Any
 
 from analytic.cost import Cost, CostNode
 from analytic.framework import Framework
-from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
+from analytic.rates import ClassRates, RateCurve, Rates
+from analytic.shape_class import ShapeClass
 from analytic.spec import ModelSpec
 from fixtures.config.job import Job
 from fixtures.timing.medians import Fingerprint

@@ -18,7 +18,8 @@ from analytic.model import DeepseekOCRModel
 from analytic.op import Op
 from analytic.ops import conv2d, linear, movement, pointwise
 from analytic.predict import op_times, predict
-from analytic.rates import ClassRates, RateCurve, Rates, ShapeClass
+from analytic.rates import ClassRates, RateCurve, Rates
+from analytic.shape_class import ShapeClass
 from analytic.spec import ModelSpec
 from analytic.workload import MODES
 

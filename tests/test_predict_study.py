@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analytic.op import OpKind
-from analytic.rates import ShapeClass
+from analytic.shape_class import ShapeClass
 from analytic.spec import ModelSpec
 from fixtures.machine import calibration
 from fixtures.microbench import bench as microbench
