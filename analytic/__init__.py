@@ -2,7 +2,7 @@
 
 Pure arithmetic: nothing here imports torch, and every formula takes an int or a numpy array alike.
 
-counted    op, ops -> cost, layer: one operator, its formula, how a module's parts combine
+counted    shape_class -> op -> shape -> ops -> cost, layer: an operator, its dimensions, its formula, how parts combine
 asked      spec, workload, execution, checks, mapping: the model, the page, the kernels
 layers     attention, sam_attention, sam, vision, decoder, moe, language_model -> model (kvcache), the root with its stages
 limits     hardware (datasheets) -> roofline: floor, MFU, MBU

@@ -15,6 +15,8 @@ from analytic.execution import Execution
 from analytic.framework import GlueDtype
 from analytic.op import Count, Op, OpKind
 from analytic.ops import BOTH_GRADIENTS, FLOPS_PER_ELEMENT, FUSED_ATTENTION_GRADIENTS, movement, pointwise, product
+from analytic.shape import Product
+from analytic.shape_class import ShapeClass
 
 SOFTMAX = FLOPS_PER_ELEMENT["softmax"]
 
@@ -47,22 +49,43 @@ class AttentionShape:
         """Elements of the score matrix."""
         return self.groups * self.queries * self.keys
 
+    @property
+    def work(self) -> Count:
+        """FLOPs of both products, masked pairs included."""
+        return self.score_elements * (4 * self.head_dim)
 
-def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, sources_bytes: Count = 0) -> Op:
+    @property
+    def size(self) -> Count:
+        """Positions that each query looks at."""
+        return self.keys
+
+    @property
+    def beside(self) -> int:
+        """Head width."""
+        return self.head_dim
+
+
+def products(
+    shape: AttentionShape, run: Execution, *, fused: ShapeClass, bias_bytes: Count = 0, sources_bytes: Count = 0
+) -> Op:
     """Q K^T and P V: 4 groups queries keys d FLOPs, causal or not; `useful` counts the unmasked pairs.
 
+    `fused`: the class of the attention where it is one kernel; elsewhere it is two products.
     `bias_bytes`: an additive bias over the scores; a fused kernel reads it, elsewhere adding it is a pointwise operator.
     `sources_bytes`: what Q, K and V were split from and is still alive.
     """
     live = alive(shape, run) + bias_bytes + sources_bytes
     q, k, scores = shape.query_elements, shape.key_elements, shape.score_elements
-    flops = scores * (4 * shape.head_dim)
-    useful = shape.groups * shape.useful_pairs * (4 * shape.head_dim)
+    d = shape.head_dim
+    flops = scores * (4 * d)
+    useful = shape.groups * shape.useful_pairs * (4 * d)
     b = run.dtype_bytes
     if run.attention_kernel == "fused":
         rows = shape.groups * shape.queries
         return product(
             kind=OpKind.ATTENTION,
+            rate_class=fused,
+            shapes=(shape,),
             launches=1,
             flops=flops,
             useful=useful,
@@ -77,6 +100,11 @@ def products(shape: AttentionShape, run: Execution, *, bias_bytes: Count = 0, so
         b = run.bytes_in(run.torch.math_attention_dtype)
     return product(
         kind=OpKind.MATMUL,
+        rate_class=ShapeClass.PRODUCT,
+        shapes=(
+            Product(shape.queries, d, shape.keys, shape.groups),
+            Product(shape.queries, shape.keys, d, shape.groups),
+        ),
         launches=2,
         flops=flops,
         useful=useful,
@@ -165,6 +193,7 @@ def rotary(*, elements: Count, angles: Count, b: int) -> Op:
         read=(elements * 5 + halves + angles * 2) * b,
         written=(elements * 4 + halves) * b,
         live=elements * (4 * b),
+        rate_class=ShapeClass.ROTARY,
     )
 
 

@@ -26,6 +26,7 @@ from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, linears, module
 from analytic.moe import DeepseekV2MoE
 from analytic.op import Count, Op
+from analytic.shape_class import ShapeClass
 from analytic.spec import TextSpec
 
 
@@ -162,7 +163,13 @@ class LlamaFlashAttention2(AnalyticLayer):
                 rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
                 rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
                 self._cached(cached),
-                products(attention, self.run, bias_bytes=mask_alive, sources_bytes=tokens * (width * b)),
+                products(
+                    attention,
+                    self.run,
+                    fused=self._fused_class,
+                    bias_bytes=mask_alive,
+                    sources_bytes=tokens * (width * b),
+                ),
                 softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
                 mask_made,
                 head_copies(attention, self.run),
@@ -179,11 +186,17 @@ class LlamaFlashAttention2(AnalyticLayer):
     def _cached(self, cached: Count) -> Op:
         """Keys and values put into the cache: joined to a growing one, copied to their places in a static one."""
         if self.shape.capacity is None:
-            return ops.movement(launches=2, read=cached, written=cached)
+            return ops.movement(launches=2, read=cached, written=cached, rate_class=ShapeClass.JOIN)
         new = self.shape.tokens * (2 * self.spec.num_kv_heads * self.spec.head_dim * self.run.dtype_bytes)
         positions = self.shape.new_tokens * 8
         # arange, + the length so far, the length counted on, two copies by these positions
         return ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8)
+
+    @property
+    def _fused_class(self) -> ShapeClass:
+        """One query a sequence is a class of its own; an array of calls is classed as several queries."""
+        single = isinstance(self.shape.new_tokens, int) and self.shape.new_tokens == 1
+        return ShapeClass.SINGLE_QUERY if single else ShapeClass.CAUSAL_ATTENTION
 
     @property
     def _masked(self) -> Count:

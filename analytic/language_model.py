@@ -22,6 +22,7 @@ from analytic.decoder import (
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, module
 from analytic.op import Count, Op
+from analytic.shape_class import ShapeClass
 from analytic.spec import TextSpec
 
 Logits = Literal["last", "all"]
@@ -104,6 +105,7 @@ class Decoder(AnalyticLayer):
             + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
             + (pairs * (batch * b) + 2 * b) * as_numbers,
             live=made.live_bytes,
+            rate_class=ShapeClass.MASK,
         )
 
     def _sliding_mask(self) -> Op:

@@ -14,6 +14,8 @@ from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, activation, module
 from analytic.op import Count, Op, OpKind
+from analytic.shape import Product
+from analytic.shape_class import ShapeClass
 from analytic.spec import TextSpec
 
 
@@ -52,6 +54,7 @@ class MoEGate(AnalyticLayer):
             written=cast * 4 + scores * 4 + tokens * (picked * 16),
             live=cast * 4 + scores * 8,
             weight=table * (b * casts_table),
+            rate_class=ShapeClass.GATE,
         )
         weight_b = 0 if casts_table else 4
         product = ops.linear(tokens=tokens, width_in=width, width_out=experts, bias=False, b=4, weight_b=weight_b)
@@ -116,6 +119,11 @@ class RoutedExperts(AnalyticLayer):
     def _flops(self, rows: Count) -> Count:
         return rows * (6 * self.spec.hidden_size * self.spec.moe_intermediate_size)
 
+    def _products(self, rows: Count) -> tuple[Product, Product]:
+        """Gate and up in one, then down."""
+        width, hidden = self.spec.hidden_size, self.spec.moe_intermediate_size
+        return Product(rows, width, 2 * hidden), Product(rows, hidden, width)
+
     def _grouped(self, rows: Count) -> tuple[Op, ...]:
         """Tokens sorted by expert, two grouped products over all resident experts, rows put back in order."""
         spec, b = self.spec, self.run.dtype_bytes
@@ -124,6 +132,8 @@ class RoutedExperts(AnalyticLayer):
         row = spec.hidden_size * b
         products = ops.product(
             kind=OpKind.MATMUL,
+            rate_class=ShapeClass.GROUPED,
+            shapes=self._products(rows),
             launches=2,
             flops=self._flops(rows),
             counted=self.run.counter_sees_experts,
@@ -141,6 +151,7 @@ class RoutedExperts(AnalyticLayer):
             launches=9,  # sort, divide, two gathers, cast, count, cumulate, arange, put
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
             written=rows * (16 + 8 + 4 + 4 + 8 + 8) + rows * row + 2 * counts,
+            rate_class=ShapeClass.ROUTING,
         )
         c = self.run.bytes_in(self.run.transformers.expert_sum_dtype)
         restored = ops.movement(
@@ -148,6 +159,7 @@ class RoutedExperts(AnalyticLayer):
             read=rows * (8 + spec.hidden_size * c),
             written=rows * (spec.hidden_size * c),
             live=rows * (spec.hidden_size * (2 * b + 2 * c)),  # tokens, outputs, weighted outputs sorted and in order
+            rate_class=ShapeClass.ROUTING,
         )
         return products, sorting, restored, self._weighted_sum(rows)
 
@@ -159,6 +171,8 @@ class RoutedExperts(AnalyticLayer):
         row = spec.hidden_size * b
         products = ops.product(
             kind=OpKind.MATMUL,
+            rate_class=ShapeClass.GROUPED,
+            shapes=self._products(rows),
             launches=2,
             flops=self._flops(rows),
             counted=self.run.counter_sees_experts,
@@ -179,6 +193,8 @@ class RoutedExperts(AnalyticLayer):
         row = spec.hidden_size * b
         products = ops.product(
             kind=OpKind.MATMUL,
+            rate_class=ShapeClass.GROUPED,
+            shapes=self._products(rows),
             launches=2 * self._hit,
             flops=self._flops(rows),
             counted=self.run.counter_sees_experts,

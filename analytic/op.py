@@ -1,4 +1,4 @@
-"""One operator: its class, and what is counted of it.
+"""One operator: its classes, its dimensions, and what is counted of it.
 
 Every quantity is a `Count`: an int, or an int64 array when a formula is evaluated for many points in one call.
 Units are FLOPs and bytes; one multiply-add is two FLOPs.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from analytic.shape_class import ShapeClass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +49,22 @@ class OpKind(StrEnum):
 EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBEDDING)
 
 
+class Shape(Protocol):
+    """Dimensions of one product, attention or broadcast, as its rate sees them (see `ShapeClass`).
+
+    work    what its rate is of: FLOPs, or bytes written by a broadcast
+    size    where it stands on the curves of its class: the length of sums, positions looked at, bytes written
+    beside  a second size where the class has one, else 0: rows, head width, length of the innermost axis
+    """
+
+    @property
+    def work(self) -> Count: ...
+    @property
+    def size(self) -> Count: ...
+    @property
+    def beside(self) -> Count: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Op:
     """One operator, or several in a row: FLOPs by convention, bytes at the boundary of each.
@@ -56,9 +74,15 @@ class Op:
     parameters, and `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the
     activation memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for
     a product of two tensors that both need a gradient).
+
+    `rate_class` is the class of operators that a device treats like this one; an array of calls has one class, that of
+    several queries. `shapes` are the dimensions of its products (or its attention, or its broadcast), one for each operator
+    that does them; none where only bytes count.
     """
 
     kind: OpKind
+    rate_class: ShapeClass
+    shapes: tuple[Shape, ...]
     launches: Count
     executed_flops: Count
     useful_flops: Count

@@ -15,7 +15,9 @@ from __future__ import annotations
 from typing import Final
 
 from analytic.execution import Execution
-from analytic.op import Count, Op, OpKind
+from analytic.op import Count, Op, OpKind, Shape
+from analytic.shape import Broadcast, Convolution, Product
+from analytic.shape_class import ShapeClass
 
 FLOPS_PER_ELEMENT: Final = {
     "add": 1,
@@ -29,6 +31,8 @@ FLOPS_PER_ELEMENT: Final = {
 }
 """Pointwise arithmetic of one element, in FLOPs; an elementary function counts as one. The ledger uses the same table."""
 
+BROADCAST_LEAST: Final = 4
+"""Bytes written for each byte read from which a pointwise operator is a broadcast."""
 BOTH_GRADIENTS: Final = (2, 1)
 WEIGHT_GRADIENT: Final = (1, 1)
 FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's two: the scores are computed again
@@ -37,6 +41,8 @@ FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's
 def product(
     *,
     kind: OpKind,
+    rate_class: ShapeClass,
+    shapes: tuple[Shape, ...],
     launches: Count,
     flops: Count,
     read: Count,
@@ -51,6 +57,8 @@ def product(
     """`launches` multiply-add operators: `flops` on tensor cores, bytes as given; `useful` is `flops` unless it differs."""
     return Op(
         kind=kind,
+        rate_class=rate_class,
+        shapes=shapes,
         launches=launches,
         executed_flops=flops,
         useful_flops=flops if useful is None else useful,
@@ -74,6 +82,8 @@ def linear(*, tokens: Count, width_in: int, width_out: int, bias: bool, b: int, 
     x, y = tokens * (width_in * b), tokens * (width_out * b)
     return product(
         kind=OpKind.MATMUL,
+        rate_class=ShapeClass.BIASED_PRODUCT if bias else ShapeClass.PRODUCT,
+        shapes=(Product(tokens, width_in, width_out),),
         launches=1,
         flops=tokens * (2 * width_in * width_out),
         read=x + weights * b,
@@ -88,6 +98,8 @@ def matmul(*, batch: Count, m: Count, k: Count, n: Count, b: int) -> Op:
     left, right, result = batch * m * k * b, batch * k * n * b, batch * m * n * b
     return product(
         kind=OpKind.MATMUL,
+        rate_class=ShapeClass.PRODUCT,
+        shapes=(Product(m, k, n, batch),),
         launches=1,
         flops=batch * m * k * n * 2,
         read=left + right,
@@ -102,8 +114,8 @@ def conv2d(
     batch: Count,
     channels_in: int,
     channels_out: int,
-    side_in: Count,
-    side_out: Count,
+    side_in: int,
+    side_out: int,
     kernel: int,
     bias: bool,
     b: int,
@@ -114,12 +126,16 @@ def conv2d(
     `first`: the input is the image, which needs no gradient.
     """
     x = batch * side_in * side_in * (channels_in * b)
-    y = batch * side_out * side_out * (channels_out * b)
-    weights = (channels_in * kernel * kernel + bias) * channels_out * b
+    positions, window = batch * side_out * side_out, channels_in * kernel * kernel
+    y = positions * (channels_out * b)
+    weights = (window + bias) * channels_out * b
     return product(
         kind=OpKind.CONVOLUTION,
+        # windows that do not overlap read every pixel once
+        rate_class=ShapeClass.PATCHES if side_out * kernel <= side_in else ShapeClass.CONVOLUTION,
+        shapes=(Convolution(positions, window, channels_out),),
         launches=1,
-        flops=batch * side_out * side_out * (2 * channels_in * channels_out * kernel * kernel),
+        flops=positions * (2 * window * channels_out),
         read=x + weights,
         written=y,
         weight=weights,
@@ -133,6 +149,8 @@ def embedding(*, lookups: Count, width: int, b: int) -> Op:
     rows = lookups * (width * b)
     return product(
         kind=OpKind.EMBEDDING,
+        rate_class=ShapeClass.MOVEMENT,
+        shapes=(),
         launches=1,
         flops=0,
         read=rows + lookups * 8,
@@ -143,10 +161,22 @@ def embedding(*, lookups: Count, width: int, b: int) -> Op:
     )
 
 
-def pointwise(*, launches: Count, flops: Count, read: Count, written: Count, live: Count, weight: Count = 0) -> Op:
+def pointwise(
+    *,
+    launches: Count,
+    flops: Count,
+    read: Count,
+    written: Count,
+    live: Count,
+    weight: Count = 0,
+    rate_class: ShapeClass = ShapeClass.WRITE,
+    shapes: tuple[Shape, ...] = (),
+) -> Op:
     """`launches` pointwise operators and reductions: arithmetic on CUDA cores, each reading and writing memory."""
     return Op(
         kind=OpKind.POINTWISE,
+        rate_class=rate_class,
+        shapes=shapes,
         launches=launches,
         executed_flops=0,
         useful_flops=0,
@@ -161,13 +191,23 @@ def pointwise(*, launches: Count, flops: Count, read: Count, written: Count, liv
     )
 
 
-def movement(*, launches: Count, read: Count, written: Count, weight: Count = 0, live: Count = 0) -> Op:
+def movement(
+    *,
+    launches: Count,
+    read: Count,
+    written: Count,
+    weight: Count = 0,
+    live: Count = 0,
+    rate_class: ShapeClass = ShapeClass.MOVEMENT,
+) -> Op:
     """Copies, concatenations, padding and gathers: bytes, no arithmetic.
 
     `live`: activations alive at once; 0 where another operator of the module keeps more.
     """
     return Op(
         kind=OpKind.MOVEMENT,
+        rate_class=rate_class,
+        shapes=(),
         launches=launches,
         executed_flops=0,
         useful_flops=0,
@@ -188,6 +228,21 @@ def add(*, elements: Count, b: int, times: int = 1) -> Op:
     return pointwise(launches=times, flops=elements * times, read=moved * 2, written=moved, live=elements * (3 * b))
 
 
+def broadcast_sum(*, outer: Count, side: int, b: int, live: Count) -> Op:
+    """Sum of (outer, side, 1) and (outer, 1, side) to (outer, side, side); `live`: activations alive at once."""
+    operand, elements = outer * (side * b), outer * (side * side)
+    spread = side >= 2 * BROADCAST_LEAST  # it writes side / 2 bytes for each that it reads
+    return pointwise(
+        launches=1,
+        flops=elements,
+        read=operand * 2,
+        written=elements * b,
+        live=live,
+        rate_class=ShapeClass.BROADCAST if spread else ShapeClass.WRITE,
+        shapes=(Broadcast(outer, side, b),) if spread else (),
+    )
+
+
 def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
     """torch's one-kernel layer norm of `rows` x `width`; also writes mean and inverse deviation.
 
@@ -203,6 +258,7 @@ def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
         written=x + rows * (2 * statistic),
         live=x * 2,
         weight=affine,
+        rate_class=ShapeClass.LAYER_NORM,
     )
 
 
@@ -219,6 +275,7 @@ def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
         written=x * (cast_out + 2 * c + cast_in + b) + rows * (3 * c),
         live=x * (2 * c + b),
         weight=width * b,
+        rate_class=ShapeClass.RMS_NORM,
     )
 
 
@@ -230,6 +287,7 @@ def activation(*, elements: Count, name: str, b: int) -> Op:
         read=elements * b,
         written=elements * b,
         live=elements * (2 * b),
+        rate_class=ShapeClass.ACTIVATION,
     )
 
 
@@ -241,6 +299,7 @@ def quick_gelu(*, elements: Count, b: int) -> Op:
         read=elements * (4 * b),
         written=elements * (3 * b),
         live=elements * (3 * b),
+        rate_class=ShapeClass.ACTIVATION,
     )
 
 

@@ -153,7 +153,7 @@ def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec,
     cost = mean_of(costs) if count > 1 else in_sequence(costs)
     floor = floor_s(cost, known.ceilings)
     assert floor is not None, "rates without ceilings"
-    found = predict(trees, spec, known)
+    found = predict(trees, known)
     each = Predicted(
         time_s=found.time_s / count,
         host_s=found.host_s / count,

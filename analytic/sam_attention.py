@@ -13,6 +13,7 @@ from analytic.cost import CostNode
 from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, linears, module
 from analytic.op import Count, Op
+from analytic.shape_class import ShapeClass
 from analytic.spec import SamSpec
 
 
@@ -43,7 +44,11 @@ class SamAttention(AnalyticLayer):
             ops=(
                 self._relative_position_products(),
                 products(
-                    self._shape(), self.run, bias_bytes=self._shape().score_elements * b, sources_bytes=self._sources()
+                    self._shape(),
+                    self.run,
+                    fused=ShapeClass.BIASED_ATTENTION,
+                    bias_bytes=self._shape().score_elements * b,
+                    sources_bytes=self._sources(),
                 ),
                 softmax_chain(
                     self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
@@ -84,6 +89,8 @@ class SamAttention(AnalyticLayer):
         one = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
         return ops.product(
             kind=one.kind,
+            rate_class=one.rate_class,
+            shapes=one.shapes * 2,
             launches=2,
             flops=one.executed_flops * 2,
             read=one.read_bytes * 2,
@@ -95,12 +102,10 @@ class SamAttention(AnalyticLayer):
     def _relative_position_sum(self) -> Op:
         """The sum of both axes into a bias for every score."""
         b, scores = self.run.dtype_bytes, self._shape().score_elements
-        per_axis = self.groups * (self.spec.num_heads * self.side**3)
-        return ops.pointwise(
-            launches=1,
-            flops=scores,
-            read=per_axis * (2 * b),
-            written=scores * b,
+        return ops.broadcast_sum(
+            outer=self.groups * (self.spec.num_heads * self.side**2),
+            side=self.side,
+            b=b,
             live=scores * (2 * b) + self._sources(),
         )
 

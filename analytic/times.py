@@ -131,7 +131,7 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
         source="predicted",
         told=f"predicted, every operator at the rate that its class was measured at on {rates.device_name} ({file})",
         file=file,
-        seconds=lambda root: predict([root.tree()], spec, rates).time_s,
+        seconds=lambda root: predict([root.tree()], rates).time_s,
     )
 
 

@@ -14,6 +14,7 @@ from analytic.execution import Execution
 from analytic.layer import AnalyticLayer, layer_norm, linears, module
 from analytic.op import Count, Op
 from analytic.sam import ImageEncoderViT, resized_positions
+from analytic.shape_class import ShapeClass
 from analytic.spec import ClipSpec, ModelSpec
 from analytic.workload import PX_PER_TOKEN, VisionWorkload
 
@@ -82,7 +83,7 @@ class NoTPTransformerBlock(AnalyticLayer):
         operands = operand_copies(shape.query_elements, self.run, tensors=3 * (self.views > 1))
         sources = 3 * shape.query_elements * self.run.dtype_bytes
         return (
-            products(shape, self.run, sources_bytes=sources),
+            products(shape, self.run, fused=ShapeClass.ATTENTION, sources_bytes=sources),
             softmax_chain(shape, self.run),
             head_copies(shape, self.run),
             operands,

@@ -14,9 +14,10 @@ from analytic.__main__ import main
 from analytic.attention import AttentionShape, products
 from analytic.cost import CostNode
 from analytic.execution import Attention, Execution, Experts
+from analytic.layer import module
 from analytic.model import DeepseekOCRModel
 from analytic.op import Op
-from analytic.ops import conv2d, linear, movement, pointwise
+from analytic.ops import broadcast_sum, linear, movement
 from analytic.predict import op_times, predict
 from analytic.rates import ClassRates, RateCurve, Rates
 from analytic.shape_class import ShapeClass
@@ -47,55 +48,40 @@ def rates(*, host_s: float = 1e-6, overlapped: bool = False, **special: ClassRat
     )
 
 
-def node(*ops: Op, layer: str = "Linear", copies: tuple[str, ...] = ()) -> CostNode:
-    return CostNode(
-        name="x",
-        layer=layer,
-        ops=ops,
-        parameters=0,
-        parameter_bytes=0,
-        fused_bytes=0,
-        held_bytes=0,
-        kv_bytes=0,
-        children=(),
-        copies=copies,
-    )
-
-
-def shape_class(op: Op, layer: str = "Linear") -> ShapeClass:
-    return next(op_times(node(op, layer=layer), TINY, rates())).shape_class
+def node(*ops: Op, copies: tuple[str, ...] = ()) -> CostNode:
+    return module("x", "Linear", ops=ops, copies=copies)
 
 
 def test_a_product_takes_the_longer_of_its_flops_and_its_bytes() -> None:
     # 2 * 1000 * 64 * 32 FLOPs at 1 GFLOP/s: 4.096 ms; (64,000 + 2,048 + 32,000) * 4 bytes at 1 GB/s: 0.392 ms
     op = linear(tokens=1000, width_in=64, width_out=32, bias=False, b=4)
-    assert predict([node(op)], TINY, rates()).time_s == pytest.approx(4.096e-3 + 1e-6)
-    assert predict([node(op)], TINY, rates(product=flat(1e12))).time_s == pytest.approx(0.392192e-3 + 1e-6)
+    assert predict([node(op)], rates()).time_s == pytest.approx(4.096e-3 + 1e-6)
+    assert predict([node(op)], rates(product=flat(1e12))).time_s == pytest.approx(0.392192e-3 + 1e-6)
 
 
 def test_a_products_rate_is_that_of_its_rows_and_the_length_of_its_sums() -> None:
     op = linear(tokens=1000, width_in=64, width_out=32, bias=False, b=4)
     curves = {10: RateCurve((64.0, 128.0), (1e7, 8e7)), 1000: RateCurve((64.0, 128.0), (1e8, 8e8))}
     known = rates(host_s=0, product=ClassRates(start_s=2e-6, curves=curves))
-    assert predict([node(op)], TINY, known).time_s == pytest.approx(40.96e-3 + 2e-6)
+    assert predict([node(op)], known).time_s == pytest.approx(40.96e-3 + 2e-6)
     fewer = linear(tokens=100, width_in=64, width_out=32, bias=False, b=4)  # between the two, a power law
-    assert predict([node(fewer)], TINY, known).time_s == pytest.approx(4.096e-4 / 10**-1.5 + 2e-6, rel=1e-3)
+    assert predict([node(fewer)], known).time_s == pytest.approx(4.096e-4 / 10**-1.5 + 2e-6, rel=1e-3)
 
 
 def test_weights_that_do_not_stay_in_the_cache_are_read_from_memory() -> None:
     near_and_far = ClassRates(start_s=0.0, curves={0: RateCurve((1e4, 1e6), (1e12, 1e9))})
     op = linear(tokens=1, width_in=64, width_out=32, bias=False, b=4)  # 8,192 bytes of weights
     known = rates(host_s=0, product=flat(1e15), write=flat(1e15), read=near_and_far)
-    assert predict([node(op)], TINY, known).time_s == pytest.approx((8192 + 256) / 1e12, rel=1e-3)
-    assert predict([node(op)], TINY, replace(known, cache_bytes=8191)).time_s == pytest.approx(8192 / 1e9, rel=1e-3)
+    assert predict([node(op)], known).time_s == pytest.approx((8192 + 256) / 1e12, rel=1e-3)
+    assert predict([node(op)], replace(known, cache_bytes=8191)).time_s == pytest.approx(8192 / 1e9, rel=1e-3)
 
 
 def test_copies_of_a_layer_and_the_host_between_operators_add_up() -> None:
     op = movement(launches=3, read=500, written=500)
-    one = predict([node(op)], TINY, rates(movement=flat(1e9, start_s=2e-6)))
+    one = predict([node(op)], rates(movement=flat(1e9, start_s=2e-6)))
     assert (one.launches, one.host_s) == (3, pytest.approx(3e-6))
     assert one.time_s == pytest.approx(1e-6 + 3 * 2e-6 + 3e-6)
-    many = predict([node(op, copies=("0", "1", "2"))], TINY, rates(movement=flat(1e9, start_s=2e-6)))
+    many = predict([node(op, copies=("0", "1", "2"))], rates(movement=flat(1e9, start_s=2e-6)))
     assert many.launches == 9
     assert many.time_s == pytest.approx(3 * one.time_s)
 
@@ -103,57 +89,53 @@ def test_copies_of_a_layer_and_the_host_between_operators_add_up() -> None:
 def test_the_longer_of_host_and_device_counts_where_the_device_works_meanwhile() -> None:
     # 3 us of host over 1 us of work; one launch over 100 us of work
     short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
-    assert predict([node(short)], TINY, rates(overlapped=True)).time_s == pytest.approx(3e-6)
-    assert predict([node(short, long)], TINY, rates(overlapped=True)).time_s == pytest.approx(101e-6)
+    assert predict([node(short)], rates(overlapped=True)).time_s == pytest.approx(3e-6)
+    assert predict([node(short, long)], rates(overlapped=True)).time_s == pytest.approx(101e-6)
 
 
 def test_what_one_call_hides_does_not_hide_another() -> None:
     # a call that waits for its host for 3 us, and one whose device works for 100 us: one after the other
     short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
-    found = predict([node(short), node(long)], TINY, rates(overlapped=True))
+    found = predict([node(short), node(long)], rates(overlapped=True))
     assert found.time_s == pytest.approx(103e-6)
     assert found.host_s == pytest.approx(4e-6)
 
 
-def test_operators_are_classed_by_their_layer_and_by_what_they_count() -> None:
-    op = pointwise(launches=1, flops=1, read=500, written=500, live=0)
-    assert {layer: shape_class(op, layer) for layer in ("LayerNorm", "Activation", "SamMLP", "DeepseekV2RMSNorm")} == {
-        "LayerNorm": ShapeClass.LAYER_NORM,
-        "Activation": ShapeClass.ACTIVATION,
-        "SamMLP": ShapeClass.WRITE,
-        "DeepseekV2RMSNorm": ShapeClass.RMS_NORM,
-    }
-    spread = pointwise(launches=1, flops=1, read=100, written=800, live=0)
-    assert shape_class(spread, "SamAttention") is ShapeClass.BROADCAST
-    assert [shape_class(linear(tokens=9, width_in=8, width_out=6, bias=bias, b=4)) for bias in (False, True)] == [
-        ShapeClass.PRODUCT,
-        ShapeClass.BIASED_PRODUCT,
-    ]
-    apart = conv2d(batch=1, channels_in=3, channels_out=8, side_in=64, side_out=4, kernel=16, bias=True, b=4)
-    over = conv2d(batch=1, channels_in=8, channels_out=8, side_in=64, side_out=64, kernel=3, bias=False, b=4)
-    assert (shape_class(apart, "Conv2d"), shape_class(over, "Conv2d")) == (ShapeClass.PATCHES, ShapeClass.CONVOLUTION)
-
-
-@pytest.mark.parametrize(("queries", "expected"), [(1, ShapeClass.SINGLE_QUERY), (40, ShapeClass.CAUSAL_ATTENTION)])
-def test_attention_is_sized_by_the_positions_it_looks_at(queries: int, expected: ShapeClass) -> None:
-    shape = AttentionShape(groups=4, queries=queries, keys=100, head_dim=16, useful_pairs=1)
-    op = products(shape, CPU)
+@pytest.mark.parametrize("shape_class", [ShapeClass.SINGLE_QUERY, ShapeClass.CAUSAL_ATTENTION])
+def test_attention_is_sized_by_the_positions_it_looks_at(shape_class: ShapeClass) -> None:
+    shape = AttentionShape(groups=4, queries=40, keys=100, head_dim=16, useful_pairs=1)
+    op = products(shape, CPU, fused=shape_class)
     known = ClassRates(start_s=0.0, curves={16: RateCurve((99.0, 100.0, 101.0), (1e3, 1e6, 1e3))})
-    found = next(op_times(node(op, layer="LlamaFlashAttention2"), TINY, rates(**{str(expected): known})))
-    assert found.shape_class is expected
-    assert found.work_s == pytest.approx(4 * 4 * queries * 100 * 16 / 1e6)
+    found = next(op_times(node(op), rates(**{str(shape_class): known})))
+    assert found.work_s == pytest.approx(4 * 4 * 40 * 100 * 16 / 1e6)
+
+
+def test_a_broadcast_is_sized_by_what_it_writes_and_by_its_innermost_axis() -> None:
+    op = broadcast_sum(outer=5, side=14, b=4, live=0)  # 5 * 14 * 14 * 4 = 3,920 bytes
+    curves = {7: RateCurve((1.0,), (1e3,)), 14: RateCurve((3919.0, 3920.0, 3921.0), (1e3, 1e6, 1e3))}
+    known = rates(host_s=0, broadcast=ClassRates(start_s=0.0, curves=curves))
+    assert predict([node(op)], known).time_s == pytest.approx(3920 / 1e6)
+
+
+def test_products_of_two_lengths_of_sums_have_a_rate_each() -> None:
+    shape = AttentionShape(groups=4, queries=40, keys=100, head_dim=16, useful_pairs=1)
+    op = products(shape, replace(CPU, attention="eager"), fused=ShapeClass.ATTENTION)
+    curves = {40: RateCurve((16.0, 100.0), (1e6, 2e6))}
+    known = rates(host_s=0, product=ClassRates(start_s=0.0, curves=curves), read=flat(1e15), write=flat(1e15))
+    half = 2 * 4 * 40 * 100 * 16
+    assert predict([node(op)], known).time_s == pytest.approx(half / 1e6 + half / 2e6)
 
 
 def test_every_stage_of_the_model_is_predicted_and_only_what_lies_below_a_path() -> None:
     root = DeepseekOCRModel.from_spec(TINY, run=CPU)
     root.start_vision(workload=MODES["base"])
-    whole = predict([root.tree()], TINY, rates())
-    sam = predict([root.tree()], TINY, rates(), below="model.vision_tower.sam_encoder")
+    whole = predict([root.tree()], rates())
+    sam = predict([root.tree()], rates(), below="model.vision_tower.sam_encoder")
     assert 0 < sam.time_s < whole.time_s
     assert whole.launches == int(root.forward_cost().launches)
     assert whole.time_s == pytest.approx(whole.host_s + sum(whole.device_s.values()))
     root.start_prefill(64, 1)
-    prefill = predict([root.tree()], TINY, rates())
+    prefill = predict([root.tree()], rates())
     used = set(whole.device_s) | set(prefill.device_s)
     assert set(ShapeClass) - used == {ShapeClass.READ, ShapeClass.SINGLE_QUERY}
 
@@ -165,12 +147,12 @@ def test_every_kernel_of_the_model_is_predicted(attention: Attention, experts: E
     root = DeepseekOCRModel.from_spec(TINY, run=run)
     root.start_prefill(64, 2)
     root.start_decode()
-    found = predict([root.tree()], TINY, rates())
+    found = predict([root.tree()], rates())
     assert found.time_s > 0
     assert (ShapeClass.SINGLE_QUERY in found.device_s) == (attention == "sdpa")
     # the weights that are copied out for every row are a copy; scores and masks of unfused attention are pointwise
     layers = ("LlamaFlashAttention2", "RoutedExperts")
-    classes = {one.shape_class for one in op_times(root.tree(), TINY, rates()) if one.layer in layers}
+    classes = {one.op.rate_class for one in op_times(root.tree(), rates()) if one.layer in layers}
     assert (ShapeClass.ROUTING in classes) == (experts == "grouped_mm")
     assert {ShapeClass.ROTARY, ShapeClass.JOIN} <= classes
 
