@@ -1,13 +1,45 @@
 """The closed-form cost model of DeepSeek-OCR: FLOPs, bytes, memory and KV cache from shapes alone, and times from rates.
 
-Pure arithmetic: nothing here imports torch, and every formula takes an int or a numpy array alike.
+Pure arithmetic: nothing here imports torch, and every formula takes an int or a numpy array alike. The packages, in the
+order in which they may import each other; the docstring of each lists its modules.
 
-counted    shape_class -> op -> shape -> ops -> cost, layer: an operator, its dimensions, its formula, how parts combine
-asked      spec, workload, execution, checks, mapping: the model, the page, the kernels
-layers     attention, sam_attention, sam, vision, decoder, moe, language_model -> model (kvcache), the root with its stages
-limits     hardware (datasheets) -> roofline: floor, MFU, MBU
-times      rates (of operators alone) -> predict; times, recorded_times: one source of times for plans
-plans      capacity (memory), mix -> throughput -> plan; demand; sweep
-told       stored (JSON by schema), table, charts; plan_text, plan_chart
-commands   __main__ -> commands, capacity_command, predict_command
+framework   FrameworkProfile: what a release of transformers or torch adds to what the architecture must cost
+core        what an operator costs, and how costs add up
+io          JSON by schema, tables, pictures
+models      a model owns its dimensions, layers, stages, tokens and crop rule
+prediction  datasheets, roofline lower bound, rates of operators, predicted time
+planning    what fits, pages/s, price
+cli         the commands of `python -m analytic`
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analytic.core.execution import Execution as Execution
+    from analytic.framework import Framework as Framework
+    from analytic.framework import FrameworkProfile as FrameworkProfile
+    from analytic.models.deepseek_ocr.model import DeepseekOCRModel as DeepseekOCRModel
+    from analytic.models.deepseek_ocr.spec import ModelSpec as ModelSpec
+    from analytic.models.deepseek_ocr.workload import VisionWorkload as VisionWorkload
+    from analytic.planning.sweep import evaluate as evaluate
+
+_EXPORTED = {
+    "DeepseekOCRModel": "analytic.models.deepseek_ocr.model",
+    "Execution": "analytic.core.execution",
+    "Framework": "analytic.framework",
+    "FrameworkProfile": "analytic.framework",
+    "ModelSpec": "analytic.models.deepseek_ocr.spec",
+    "VisionWorkload": "analytic.models.deepseek_ocr.workload",
+    "evaluate": "analytic.planning.sweep",
+}
+__all__ = sorted(_EXPORTED)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: numpy is not, until a sweep is."""
+    if name not in _EXPORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTED[name]), name)

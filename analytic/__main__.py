@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analytic import commands, stored
-from analytic.capacity_command import capacity_command
-from analytic.demand import FIRST_TOKEN_S, TOKEN_S
-from analytic.execution import DTYPE_BYTES
-from analytic.predict_command import predict_command
-from analytic.workload import MODES, SWEPT_PAGES
+from analytic.cli import commands
+from analytic.cli.capacity import capacity_command
+from analytic.cli.predict import predict_command
+from analytic.core.execution import DTYPE_BYTES
+from analytic.io import stored
+from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
+from analytic.planning.demand import FIRST_TOKEN_S, TOKEN_S
 
 USAGE_ERROR = 2
 WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone."

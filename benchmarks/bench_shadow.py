@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from analytic.spec import ModelSpec
+    from analytic.models.deepseek_ocr.spec import ModelSpec
 
 BUDGET = 0.10
 PAIRS, FEWEST, WARMUPS = 200, 10, 5
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.speed
 
 
 def spec_of(name: str) -> ModelSpec:
-    from analytic.spec import ModelSpec
+    from analytic.models.deepseek_ocr.spec import ModelSpec
 
     tiny = ModelSpec.from_preset("tiny")
     if name == "tiny":
@@ -42,7 +42,7 @@ def spec_of(name: str) -> ModelSpec:
 def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], None], name: str) -> None:
     import torch
 
-    from analytic.execution import Execution
+    from analytic.core.execution import Execution
     from fixtures.adapter import cache_of, forward_arguments
     from fixtures.model.real import build
     from fixtures.model.shadow import shadow

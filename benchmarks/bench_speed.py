@@ -29,8 +29,8 @@ def count() -> Callable[[int, int], list[int]]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from analytic.execution import Execution
-    from analytic.spec import ModelSpec
+    from analytic.core.execution import Execution
+    from analytic.models.deepseek_ocr.spec import ModelSpec
     from fixtures.adapter import cache_of, forward_arguments
     from fixtures.model.real import build
 
@@ -65,8 +65,8 @@ def counter_time_s(count: Callable[[int, int], list[int]]) -> float:
 
 
 def speed_of_the_stateful_root(benchmark: Any, counter_time_s: float, note: Callable[[str], None]) -> None:
-    from analytic.model import DeepseekOCRModel
-    from analytic.spec import ModelSpec
+    from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+    from analytic.models.deepseek_ocr.spec import ModelSpec
 
     root = DeepseekOCRModel.from_spec(ModelSpec.from_preset("deepseek-ocr-v1-base"))
 
@@ -86,9 +86,9 @@ def speed_of_the_stateful_root(benchmark: Any, counter_time_s: float, note: Call
 def speed_of_one_call(benchmark: Any, counter_time_s: float, note: Callable[[str], None]) -> None:
     import numpy as np
 
-    from analytic.execution import FULL_SIZE
-    from analytic.spec import ModelSpec
-    from analytic.sweep import evaluate
+    from analytic.core.execution import FULL_SIZE
+    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.planning.sweep import evaluate
 
     spec, lengths = ModelSpec.from_preset("deepseek-ocr-v1-base"), np.array(LENGTHS)
     new = np.concatenate([lengths, np.ones(lengths.size * STEPS, dtype=np.int64)])
@@ -103,9 +103,9 @@ def speed_of_one_call(benchmark: Any, counter_time_s: float, note: Callable[[str
 def speed_of_a_million_points(benchmark: Any, note: Callable[[str], None]) -> None:
     import numpy as np
 
-    from analytic.execution import FULL_SIZE
-    from analytic.spec import ModelSpec
-    from analytic.sweep import evaluate
+    from analytic.core.execution import FULL_SIZE
+    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.planning.sweep import evaluate
 
     spec, rng = ModelSpec.from_preset("deepseek-ocr-v1-base"), np.random.default_rng(1)
     lengths, batches = rng.integers(1, 8192, 1_000_000), rng.integers(1, 64, 1_000_000)

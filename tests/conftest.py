@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from analytic.execution import Execution
-from analytic.spec import ModelSpec
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.config.command_line import DEFAULTS
 from fixtures.config.options import RunOptions
 

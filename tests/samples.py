@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analytic.cost import Cost, CostNode
+from analytic.core.cost import Cost, CostNode
+from analytic.core.shape_class import ShapeClass
 from analytic.framework import Framework
-from analytic.rates import ClassRates, RateCurve, Rates
-from analytic.shape_class import ShapeClass
-from analytic.spec import ModelSpec
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.prediction.rates import ClassRates, RateCurve, Rates
 from fixtures.config.job import Job
 from fixtures.timing.medians import Fingerprint
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from analytic import stored
-from analytic.execution import Execution
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
+from analytic.core.execution import Execution
+from analytic.io import stored
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
 from fixtures.model.calls import Call, Calls
@@ -183,7 +183,7 @@ def test_static_and_growing_caches_give_the_same_tokens_and_the_flops_of_their_c
 
 
 def _layout(length: int) -> Any:
-    from analytic.workload import TokenLayout
+    from analytic.models.deepseek_ocr.workload import TokenLayout
 
     return TokenLayout.of(length, None)
 

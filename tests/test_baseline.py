@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from analytic.execution import FULL_SIZE
+from analytic.core.execution import FULL_SIZE
 from analytic.framework import Framework, installed
 from fixtures.baseline import command as baselines
 from fixtures.baseline.command import RefusedError, difference_lines, main, require_clean, show_lines

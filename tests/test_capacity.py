@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytic.__main__ import main
-from analytic.capacity import Demand, MixMemory, PageMemory, capacity
-from analytic.execution import Execution
-from analytic.mix import Mix
-from analytic.spec import ModelSpec
-from analytic.workload import CropGrid, gundam
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import CropGrid, gundam
+from analytic.planning.capacity import Demand, MixMemory, PageMemory, capacity
+from analytic.planning.mix import Mix
 from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

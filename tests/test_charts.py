@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from analytic.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, inline_svg, write_png
+from analytic.io.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, inline_svg, write_png
 
 
 def drawn(label: str = "prefill", **given: object) -> object:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from analytic.execution import FULL_SIZE, Execution
-from analytic.model import DeepseekOCRModel
-from analytic.op import Count
-from analytic.spec import ModelSpec
-from analytic.workload import TokenLayout
+from analytic.core.execution import FULL_SIZE, Execution
+from analytic.core.op import Count
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import TokenLayout
 from fixtures.adapter import forward_arguments
 from fixtures.model import stages
 from fixtures.model.inputs import token_ids
@@ -63,8 +63,8 @@ def test_a_mask_is_made_for_sdpa_only_where_tokens_continue_a_past(tiny_spec: Mo
     "run", [FULL_SIZE, Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="float16")]
 )
 def test_arrays_of_calls_count_as_single_calls_do(tiny_spec: ModelSpec, run: Execution) -> None:
-    from analytic.decoder import DecoderShape
-    from analytic.language_model import Decoder
+    from analytic.models.deepseek_ocr.decoder import DecoderShape
+    from analytic.models.deepseek_ocr.language_model import Decoder
 
     def launches(new: Count, past: Count) -> Count:
         shape = DecoderShape(batch=1, new_tokens=new, past_tokens=past)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from analytic.__main__ import main
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.workload import CropGrid, gundam
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import CropGrid, gundam
 
 STAGE_KEYS = {
     "launches",

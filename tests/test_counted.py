@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from analytic.execution import Execution
-from analytic.spec import ModelSpec
-from analytic.workload import MODES
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES
 from fixtures.model.calls import Call, Calls
 from fixtures.model.real import build
 from fixtures.model.stages import ModelUnderTest

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic import stored
-from analytic.demand import SCHEMA, ServingDemand, devices_with, lines, serving_demand, spreads
-from analytic.execution import FULL_SIZE
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.workload import ALL_GRIDS, MODES, CropGrid, VisionWorkload, gundam
+from analytic.core.execution import FULL_SIZE
+from analytic.io import stored
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, VisionWorkload, gundam
+from analytic.planning.demand import SCHEMA, ServingDemand, devices_with, lines, serving_demand, spreads
 from tests.samples import BY_HAND
 
 PAGE = gundam(CropGrid.parse("2x3"))

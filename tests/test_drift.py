@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from analytic import stored
 from analytic.framework import TORCH, TRANSFORMERS, Framework, FrameworkProfile
+from analytic.io import stored
 from fixtures.drift.moved import moved_between
 from fixtures.drift.overlay import asked
 from fixtures.drift.pairs import ReleasePair, page

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from analytic.execution import FULL_SIZE
-from analytic.model import DeepseekOCRModel
-from analytic.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
+from analytic.core.execution import FULL_SIZE
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
 from fixtures.adapter import image_tokens_of
 from fixtures.model import stages
 from fixtures.model.inputs import page_inputs

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from analytic import stored
+from analytic.io import stored
 from fixtures.ab_testing.conversation import Conversation, WorkerError
 from fixtures.config.points import Point, benchmarks
 from fixtures.distributed import __main__ as fleet

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from analytic.model import DeepseekOCRModel
-from analytic.workload import TokenLayout, VisionWorkload
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from fixtures.cross_check.flop_count import blocks, count
 from fixtures.model.inputs import page_inputs, token_ids
 from tests.samples import flops_by_path

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic.cost import CostNode
-from analytic.execution import Execution
+from analytic.core.cost import CostNode
+from analytic.core.execution import Execution
+from analytic.core.op import EXACT_KINDS
 from analytic.framework import NEWEST, TORCH, TRANSFORMERS, Framework, FrameworkProfile, installed
-from analytic.model import DeepseekOCRModel
-from analytic.op import EXACT_KINDS
-from analytic.spec import ModelSpec
-from analytic.workload import gundam
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import gundam
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

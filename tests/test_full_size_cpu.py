@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from analytic.model import DeepseekOCRModel
-from analytic.workload import CropGrid, TokenLayout, gundam
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import CropGrid, TokenLayout, gundam
 from fixtures.config.points import Point
 from fixtures.model import stages
 from fixtures.model.stages import Measured, ModelUnderTest

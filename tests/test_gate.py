@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from analytic.execution import Execution
+from analytic.core.execution import Execution
 from analytic.framework import Framework
-from analytic.roofline import Ceilings
-from analytic.spec import ModelSpec
-from analytic.workload import MODES
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES
+from analytic.prediction.roofline import Ceilings
 from fixtures.adapter import cache_argument
 from fixtures.baseline.exact import Block, ExactPoint, blocks, changes
 from fixtures.baseline.failure_report import explain
@@ -348,7 +348,7 @@ def test_times_at_the_line_by_hand() -> None:
 
 def test_the_logits_of_all_positions_are_asked_for_by_name(tiny_spec: ModelSpec) -> None:
     """The mutation above does what the stage's own switch does."""
-    from analytic.workload import TokenLayout
+    from analytic.models.deepseek_ocr.workload import TokenLayout
 
     subject = ModelUnderTest(spec=tiny_spec, run=META, model=build(tiny_spec, META))
     last, _ = stages.prefill(subject, TokenLayout.of(64, None), batch_size=1)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from analytic.decoder import (
+from analytic.core.execution import Execution
+from analytic.core.layer import AnalyticLayer
+from analytic.models.deepseek_ocr.decoder import (
     DecoderShape,
     DeepseekV2DecoderLayer,
     DeepseekV2MLP,
@@ -13,16 +15,14 @@ from analytic.decoder import (
     LmHead,
     TokenEmbedding,
 )
-from analytic.execution import Execution
-from analytic.language_model import Decoder
-from analytic.layer import AnalyticLayer
-from analytic.model import DeepseekOCRModel
-from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
-from analytic.sam import ImageEncoderViT, SamBlock
-from analytic.sam_attention import SamAttention
-from analytic.spec import ModelSpec
-from analytic.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
-from analytic.workload import MODES
+from analytic.models.deepseek_ocr.language_model import Decoder
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
+from analytic.models.deepseek_ocr.sam import ImageEncoderViT, SamBlock
+from analytic.models.deepseek_ocr.sam_attention import SamAttention
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
+from analytic.models.deepseek_ocr.workload import MODES
 from tests.samples import BY_HAND
 
 RUN = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16", framework=BY_HAND)

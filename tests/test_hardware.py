@@ -2,7 +2,7 @@
 
 import pytest
 
-from analytic import hardware
+from analytic.prediction import hardware
 
 
 def test_every_device_says_where_its_numbers_come_from() -> None:

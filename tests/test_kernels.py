@@ -2,7 +2,7 @@
 
 import pytest
 
-from analytic.hardware import DevicePeaks, device
+from analytic.prediction.hardware import DevicePeaks, device
 from fixtures.profiling.kernels import (
     ADDS,
     FUSED,

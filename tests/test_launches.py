@@ -9,17 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.decoder import DecoderShape, DeepseekV2DecoderLayer, DeepseekV2MLP, DeepseekV2RMSNorm, LlamaFlashAttention2
-from analytic.execution import FULL_SIZE, Execution
+from analytic.core.execution import FULL_SIZE, Execution
 from analytic.framework import Framework
-from analytic.language_model import Decoder
-from analytic.model import DeepseekOCRModel
-from analytic.moe import DeepseekV2MoE, MoEGate, RoutedExperts
-from analytic.sam import ImageEncoderViT, SamBlock
-from analytic.sam_attention import SamAttention
-from analytic.spec import ModelSpec
-from analytic.vision import NoTPTransformerBlock, VisionStack
-from analytic.workload import ALL_GRIDS, MODES, CropGrid, TokenLayout, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.decoder import (
+    DecoderShape,
+    DeepseekV2DecoderLayer,
+    DeepseekV2MLP,
+    DeepseekV2RMSNorm,
+    LlamaFlashAttention2,
+)
+from analytic.models.deepseek_ocr.language_model import Decoder
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts
+from analytic.models.deepseek_ocr.sam import ImageEncoderViT, SamBlock
+from analytic.models.deepseek_ocr.sam_attention import SamAttention
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.vision import NoTPTransformerBlock, VisionStack
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, TokenLayout, VisionWorkload, gundam
 from fixtures.model import stages
 from fixtures.validation.comparison import Quantity, compare
 

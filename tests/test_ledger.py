@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analytic.model import DeepseekOCRModel
-from analytic.workload import TokenLayout, gundam
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import TokenLayout, gundam
 from fixtures.model import stages
 from fixtures.model.inputs import page_inputs, token_ids
 from fixtures.op_counter import operators

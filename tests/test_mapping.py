@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from analytic.mapping import CONTAINERS, MODULE_LAYERS, NAMED_BY_PATH, layer_of
-from analytic.model import DeepseekOCRModel
-from analytic.workload import ALL_GRIDS, gundam
+from analytic.models.deepseek_ocr.mapping import CONTAINERS, MODULE_LAYERS, NAMED_BY_PATH, layer_of
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, gundam
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analytic import stored
+from analytic.io import stored
 from fixtures.baseline.verdict import Verdict
 from fixtures.distributed import merge as command
 from fixtures.distributed.merged import MergeError, Source, joined_environment, merge, of_one_run

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from analytic.mix import Mix
-from analytic.workload import MODES, VisionWorkload
+from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload
+from analytic.planning.mix import Mix
 
 
 def parsed(*texts: str, seq_len: int | None = None) -> Mix:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.cost import CostNode
-from analytic.decoder import DecoderShape
-from analytic.execution import FULL_SIZE, Execution
-from analytic.kvcache import SyntheticKVCache
-from analytic.language_model import Decoder
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.vision import VisionStack
-from analytic.workload import ALL_GRIDS, MODES, gundam
+from analytic.core.cost import CostNode
+from analytic.core.execution import FULL_SIZE, Execution
+from analytic.core.kvcache import SyntheticKVCache
+from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.language_model import Decoder
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.vision import VisionStack
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, gundam
 from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

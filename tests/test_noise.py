@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analytic import stored
+from analytic.io import stored
 from fixtures.ab_testing import noise
 from fixtures.ab_testing.conversation import WorkerError
 from fixtures.ab_testing.noise import lines

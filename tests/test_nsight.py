@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analytic import stored
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
+from analytic.io import stored
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.config import needs
 from fixtures.model import annotation
 from fixtures.profiling import decode_window, nsight

@@ -9,24 +9,24 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analytic import rates as stored_rates
-from analytic import stored
-from analytic.attention import AttentionShape
-from analytic.cost import CostNode
-from analytic.decoder import DecoderShape, LlamaFlashAttention2
-from analytic.execution import Execution, Experts
+from analytic.core.attention import AttentionShape
+from analytic.core.cost import CostNode
+from analytic.core.execution import Execution, Experts
+from analytic.core.op import Count, Op, OpKind
+from analytic.core.ops import broadcast_sum, conv2d, linear, matmul
+from analytic.core.shape import Broadcast, Convolution, Product
+from analytic.core.shape_class import ShapeClass
 from analytic.framework import Framework
-from analytic.language_model import Decoder
-from analytic.moe import MoEGate, RoutedExperts
-from analytic.op import Count, Op, OpKind
-from analytic.ops import broadcast_sum, conv2d, linear, matmul
-from analytic.predict import PRODUCTS, SHAPED
-from analytic.sam_attention import SamAttention
-from analytic.shape import Broadcast, Convolution, Product
-from analytic.shape_class import ShapeClass
-from analytic.spec import ModelSpec
-from analytic.vision import VisionStack
-from analytic.workload import ALL_GRIDS, MODES, VisionWorkload, gundam
+from analytic.io import stored
+from analytic.models.deepseek_ocr.decoder import DecoderShape, LlamaFlashAttention2
+from analytic.models.deepseek_ocr.language_model import Decoder
+from analytic.models.deepseek_ocr.moe import MoEGate, RoutedExperts
+from analytic.models.deepseek_ocr.sam_attention import SamAttention
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.vision import VisionStack
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, VisionWorkload, gundam
+from analytic.prediction import rates as stored_rates
+from analytic.prediction.predict import PRODUCTS, SHAPED
 
 FULL, TINY = (ModelSpec.from_preset(name) for name in ("deepseek-ocr-v1-base", "tiny"))
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")

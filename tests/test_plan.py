@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from analytic import rates, stored
 from analytic.__main__ import main
-from analytic.capacity import MOST_PAGES
+from analytic.io import stored
+from analytic.planning.capacity import MOST_PAGES
+from analytic.prediction import rates
 from tests.samples import RATES, RECORD
 
 H200 = ["capacity", "--device", "h200"]

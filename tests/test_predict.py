@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic import predict_command
-from analytic import rates as stored_rates
 from analytic.__main__ import main
-from analytic.attention import AttentionShape, products
-from analytic.cost import CostNode
-from analytic.execution import Attention, Execution, Experts
-from analytic.layer import module
-from analytic.model import DeepseekOCRModel
-from analytic.op import Op
-from analytic.ops import broadcast_sum, linear, movement
-from analytic.predict import op_times, predict
-from analytic.rates import ClassRates, RateCurve, Rates
-from analytic.shape_class import ShapeClass
-from analytic.spec import ModelSpec
-from analytic.workload import MODES
+from analytic.cli import predict as predict_command
+from analytic.core.attention import AttentionShape, products
+from analytic.core.cost import CostNode
+from analytic.core.execution import Attention, Execution, Experts
+from analytic.core.layer import module
+from analytic.core.op import Op
+from analytic.core.ops import broadcast_sum, linear, movement
+from analytic.core.shape_class import ShapeClass
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES
+from analytic.prediction import rates as stored_rates
+from analytic.prediction.predict import op_times, predict
+from analytic.prediction.rates import ClassRates, RateCurve, Rates
 
 TINY = ModelSpec.from_preset("tiny")
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from analytic.op import OpKind
-from analytic.shape_class import ShapeClass
-from analytic.spec import ModelSpec
+from analytic.core.op import OpKind
+from analytic.core.shape_class import ShapeClass
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.machine import calibration
 from fixtures.microbench import bench as microbench
 from fixtures.microbench import device_rates, operator_catalogue
@@ -110,7 +110,7 @@ def test_on_cuda_a_graph_of_calls_is_timed_or_what_can_not_be_captured_itself(
 
 
 def test_rates_are_kept_beside_the_calibration(tmp_path: Path) -> None:
-    from analytic import rates as stored_rates
+    from analytic.prediction import rates as stored_rates
 
     path = device_rates.kept_at("cpu", "float32", "tiny", folder=tmp_path)
     assert device_rates.kept("cpu", "float32", "tiny", folder=tmp_path) is None

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from analytic.execution import Execution
-from analytic.spec import ModelSpec
-from analytic.workload import MODES
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES
 from fixtures.model.inputs import page_inputs
 from fixtures.model.real import build
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from analytic.execution import Execution
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.workload import MODES, CropGrid, TokenLayout, VisionWorkload, gundam
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, VisionWorkload, gundam
 from fixtures.config.points import Point
 from fixtures.model import stages
 from fixtures.model.real import CheckpointError, build, config_for

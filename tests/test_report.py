@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from analytic import stored
+from analytic.io import stored
 from fixtures.records.migration import migrated
 from fixtures.records.record import RecordError
 from fixtures.report import __main__ as command

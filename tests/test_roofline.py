@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic.cost import Cost
-from analytic.model import DeepseekOCRModel
-from analytic.roofline import Ceilings, TimedCost, decode_context_len, floor_s, mbu, mfu
-from analytic.spec import ModelSpec
+from analytic.core.cost import Cost
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.prediction.roofline import Ceilings, TimedCost, decode_context_len, floor_s, mbu, mfu
 
 COST = Cost(
     launches=100,

@@ -89,3 +89,79 @@ def test_every_room_is_installed() -> None:
 def test_the_closed_form_imports_none_of_them() -> None:
     found = {path.name: list(imported(path.read_text(encoding="utf-8"))) for path in (ROOT / "analytic").rglob("*.py")}
     assert {name for name, names in found.items() if any(one.split(".")[0] == "fixtures" for one in names)} == set()
+
+
+ANALYTIC = ROOT / "analytic"
+PACKAGES = first_words(ANALYTIC / "__init__.py")
+
+
+def test_the_map_of_the_closed_form_names_every_package() -> None:
+    found = {path.parent.name for path in ANALYTIC.glob("*/__init__.py")} | {"framework"}
+    assert set(PACKAGES) == found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_of_the_closed_form_imports_only_from_those_above_it(package: str) -> None:
+    below = PACKAGES[PACKAGES.index(package) + 1 :]
+    paths = [ANALYTIC / f"{package}.py"] if package == "framework" else list((ANALYTIC / package).rglob("*.py"))
+    found = {
+        str(path.relative_to(ROOT)): wrong
+        for path in paths
+        if (wrong := [name for name in imported(path.read_text(encoding="utf-8")) if name.split(".")[1:2] and
+                      name.split(".")[0] == "analytic" and name.split(".")[1] in below])
+    }  # fmt: skip
+    assert found == {}
+
+
+@pytest.mark.parametrize("init", sorted(ANALYTIC.glob("**/__init__.py"))[1:], ids=lambda path: path.parent.name)
+def test_a_package_of_the_closed_form_says_what_its_modules_are_for(init: Path) -> None:
+    said = set(re.findall(r"\w+", docstring(init)))
+    assert {path.stem for path in init.parent.glob("*.py")} - {"__init__"} - said == set()
+
+
+def test_the_closed_form_is_installed_whole_and_its_public_names_are_there() -> None:
+    import analytic
+
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    inside = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ANALYTIC.rglob("__init__.py")}
+    assert inside <= set(packages)
+    assert [getattr(analytic, name).__name__ for name in analytic.__all__] == analytic.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = analytic.Nothing
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by name."""
+    return {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
+        for folder in (ANALYTIC, FIXTURES)
+        for path in folder.rglob("*.py")
+    }
+
+
+def at_the_top(path: Path) -> list[str]:
+    """What a module imports when it is itself imported: not in functions, and not for types alone."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    imports = (node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+    return [name for node in imports for name in imported(ast.unparse(node))]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    edges = {
+        name: {found for one in at_the_top(path) for found in (one, one.rpartition(".")[0]) if found in known}
+        for name, path in known.items()
+    }
+    while leaves := [name for name, targets in edges.items() if not targets & set(edges) - {name}]:
+        for name in leaves:
+            del edges[name]
+    assert sorted(edges) == []
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -14,8 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic import charts, demand, stored, sweep
-from analytic.workload import MODES
+from analytic.io import charts, stored
+from analytic.models.deepseek_ocr.workload import MODES
+from analytic.planning import demand, sweep
 from fixtures.model.calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main

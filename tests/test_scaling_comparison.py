@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from analytic import stored, sweep
-from analytic.execution import FULL_SIZE
-from analytic.spec import ModelSpec
-from analytic.workload import MODES, CropGrid, gundam
+from analytic.core.execution import FULL_SIZE
+from analytic.io import stored
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES, CropGrid, gundam
+from analytic.planning import sweep
 from fixtures.scaling import comparison
 from fixtures.scaling import text as told
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from analytic.model import DeepseekOCRModel
-from analytic.workload import MODES, CropGrid, TokenLayout, gundam
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, gundam
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.model.annotation import analytic_stage
 from fixtures.model.inputs import page_inputs, token_ids

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from analytic import stored
-from analytic.spec import ModelSpec
+from analytic.io import stored
+from analytic.models.deepseek_ocr.spec import ModelSpec
 
 
 def test_the_base_preset_is_deepseek_ocr(full_spec: ModelSpec) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from analytic import stored
-from analytic.cost import CostNode
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.workload import VisionWorkload
+from analytic.core.cost import CostNode
+from analytic.io import stored
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import VisionWorkload
 from fixtures.cross_check import static_compute
 from fixtures.cross_check.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
 from fixtures.cross_check.static_text import lines
@@ -206,20 +206,21 @@ import sys
 from fixtures.cross_check import static_compute
 assert static_compute.main(["--seq-len", "1"]) == 2
 assert "torch" not in sys.modules
-from analytic.spec import ModelSpec
+from analytic.models.deepseek_ocr.spec import ModelSpec
 static_compute.estimate_static_compute(640, 640, 300, spec=ModelSpec.from_preset("tiny"))
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analytic", "fixtures")))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
     data = {
         "analytic",
-        "analytic.checks",
-        "analytic.execution",
+        "analytic.core.checks",
+        "analytic.core.execution",
         "analytic.framework",
-        "analytic.spec",
-        "analytic.stored",
-        "analytic.workload",
+        "analytic.models.deepseek_ocr.spec",
+        "analytic.io.stored",
+        "analytic.models.deepseek_ocr.workload",
     }
+    packages = {"analytic.core", "analytic.io", "analytic.models", "analytic.models.deepseek_ocr"}
     own = {
         "fixtures.cross_check.static_compute",
         "fixtures.cross_check.static_text",
@@ -236,4 +237,4 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
         "fixtures.model.real",
     }
     rooms = {"fixtures.config", "fixtures.machine", "fixtures.model", "fixtures.cross_check"}
-    assert set(done.stdout.split()) == data | {"analytic.table"} | own | model | rooms
+    assert set(done.stdout.split()) == data | packages | {"analytic.io.table"} | own | model | rooms

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analytic import stored, sweep
-from analytic.decoder import DecoderShape
-from analytic.execution import FULL_SIZE
-from analytic.language_model import Decoder
-from analytic.model import DeepseekOCRModel
-from analytic.spec import ModelSpec
-from analytic.workload import MODES, SWEPT_PAGES, CropGrid, gundam, parse_page
+from analytic.core.execution import FULL_SIZE
+from analytic.io import stored
+from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.language_model import Decoder
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES, CropGrid, gundam, parse_page
+from analytic.planning import sweep
 
 
 def test_an_evaluation_in_chunks_is_one_evaluation(full_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:

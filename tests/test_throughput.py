@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic import hardware
-from analytic.execution import Execution
-from analytic.mix import Mix, PageShare
-from analytic.model import DeepseekOCRModel
-from analytic.plan import plan
-from analytic.spec import ModelSpec
-from analytic.throughput import best, ladder, service, services
-from analytic.times import ClosedFormTimes, floor_times
-from analytic.workload import SWEPT_PAGES
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import SWEPT_PAGES
+from analytic.planning.mix import Mix, PageShare
+from analytic.planning.plan import plan
+from analytic.planning.throughput import best, ladder, service, services
+from analytic.planning.times import ClosedFormTimes, floor_times
+from analytic.prediction import hardware
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 RUN = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")

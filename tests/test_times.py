@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from analytic import hardware
-from analytic.execution import Execution
-from analytic.mix import Mix
-from analytic.rates import ClassRates, RateCurve
-from analytic.recorded_times import RecordedTimes, recorded_times
-from analytic.spec import ModelSpec
-from analytic.throughput import service
-from analytic.times import floor_times, predicted_times
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.planning.mix import Mix
+from analytic.planning.recorded_times import RecordedTimes, recorded_times
+from analytic.planning.throughput import service
+from analytic.planning.times import floor_times, predicted_times
+from analytic.prediction import hardware
+from analytic.prediction.rates import ClassRates, RateCurve
 from tests.samples import RATES, RECORD
 
 TINY = ModelSpec.from_preset("tiny")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from analytic.model import DeepseekOCRModel
-from analytic.roofline import Ceilings
-from analytic.workload import MODES
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import MODES
+from analytic.prediction.roofline import Ceilings
 from fixtures.machine.clock import EventClock, clock_for
 from fixtures.model.annotation import UNKNOWN, analytic_stage, current_stage
 from fixtures.model.calls import Call, Calls

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from analytic import stored
+from analytic.io import stored
 from fixtures.baseline.failure_report import Context
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
 from fixtures.baseline.verdict import MOST_CHANGES, Verdict

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic import stored
-from analytic.workload import (
+from analytic.io import stored
+from analytic.models.deepseek_ocr.workload import (
     ALL_GRIDS,
     MODES,
     CropGrid,
@@ -124,7 +124,7 @@ def test_the_standard_profile_is_the_notes_workload() -> None:
 
 @pytest.mark.parametrize("folder", ["presets", "profiles"])
 def test_every_stored_file_loads_under_its_own_name(folder: str) -> None:
-    from analytic.spec import ModelSpec
+    from analytic.models.deepseek_ocr.spec import ModelSpec
 
     for name in stored.names(folder):
         if folder == "presets":

@@ -1,0 +1,147 @@
+"""`python -m analytic capacity`: what fits in a device's memory, what it gets done of a mix of pages, and what that costs.
+
+The table goes to the terminal; `--output-dir` keeps it as `capacity.json`, `capacity.csv` and `capacity.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Final
+
+from analytic.cli.commands import page_asked
+from analytic.core.checks import whole
+from analytic.core.execution import Execution
+from analytic.io import stored
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.planning.mix import Mix
+from analytic.planning.plan import Plan, plan
+from analytic.planning.plan_text import lines
+from analytic.planning.recorded_times import recorded_times
+from analytic.planning.times import Times, floor_times, predicted_times
+from analytic.prediction import hardware, rates
+
+SCHEMA: Final = "capacity.v1.schema.json"
+FILES: Final = ("capacity.json", "capacity.csv", "capacity.png")
+SEQ_LEN: Final = 1024
+PROMPT_TOKENS: Final = 16
+LEAST_GB: Final = 1e-9
+MOST_GB: Final = 1e9
+"""The memory that is taken: from one byte to more than any machine holds."""
+
+
+def capacity_command(asked: argparse.Namespace) -> str:
+    """Memory, throughput and cost of one page or a mix, as a table or JSON; files where a folder is given."""
+    spec = ModelSpec.from_preset(asked.preset)
+    # on a device that serves, SDPA is one kernel
+    run = Execution(device="cuda", attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
+    memory_bytes = _memory_bytes(asked)
+    mix = _mix(asked)
+    found = plan(
+        spec,
+        run,
+        mix,
+        device=asked.device,
+        memory_bytes=memory_bytes,
+        times=_times(asked, mix, spec, run),
+        price_per_hour=asked.price_per_hour,
+    )
+    written = [] if asked.output_dir is None else write(found, asked.output_dir)
+    if asked.json:
+        return json.dumps(found.as_json(), indent=1)
+    return "\n".join([*lines(found), *(f"wrote {path}" for path in written)])
+
+
+def write(found: Plan, folder: Path) -> list[Path]:
+    """The three files of a plan with times, each whole or not at all. Raises ValueError for what can not be written."""
+    from analytic.io.charts import write_png
+    from analytic.planning.plan_chart import drawn
+
+    picture = drawn(found)
+    built = found.as_json()
+    problems = stored.violations(built, SCHEMA)
+    if problems:
+        raise ValueError(f"the plan does not fit schemas/{SCHEMA}: {'; '.join(problems)}")
+    paths = [folder / name for name in FILES]
+    try:
+        stored.require_writable(folder, *paths)
+        folder.mkdir(parents=True, exist_ok=True)
+        stored.write_at_once(paths[0], json.dumps(built, indent=1, allow_nan=False) + "\n")
+        stored.write_at_once(paths[1], _csv(found))
+        write_png(picture, paths[2])
+    except OSError as error:
+        raise ValueError(f"output_dir: got {folder}, accepted: a folder that can be written ({error})") from error
+    return paths
+
+
+def _memory_bytes(asked: argparse.Namespace) -> int:
+    datasheet = None if asked.device is None else hardware.device(asked.device)
+    gigabytes: float | None = asked.memory_gb
+    if gigabytes is None:
+        if datasheet is None:
+            known = ", ".join(one.name for one in hardware.devices())
+            raise ValueError(f"device: got none, accepted: {known}; or give the memory alone with --memory-gb")
+        return datasheet.memory_bytes
+    if not LEAST_GB <= gigabytes <= MOST_GB:
+        raise ValueError(
+            f"memory_gb: got {gigabytes}, accepted: gigabytes from {LEAST_GB:g} (one byte) to {MOST_GB:g}; a device "
+            f"has tens or hundreds of them"
+        )
+    return round(gigabytes * 1e9)
+
+
+def _mix(asked: argparse.Namespace) -> Mix:
+    """The mix, or the one page; a page alone is in a prefill of SEQ_LEN positions where nothing else is asked for."""
+    prompt = PROMPT_TOKENS if asked.prompt_tokens is None else asked.prompt_tokens
+    whole("prompt_tokens", prompt, least=0)
+    if asked.mix is not None:
+        return Mix.parsed(asked.mix, seq_len=asked.seq_len, prompt_tokens=prompt, new_tokens=asked.new_tokens)
+    page, length = page_asked(asked), asked.seq_len
+    if length is None:
+        length = SEQ_LEN if asked.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
+    return Mix.of_one(page, seq_len=length, new_tokens=asked.new_tokens)
+
+
+def _times(asked: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:
+    """The one source that was asked for; the floor where there is a datasheet; None where memory alone is asked about."""
+    if asked.rates is not None and asked.times != "predicted":
+        raise ValueError(f"rates: got {asked.rates} without --times predicted, accepted: both together")
+    if asked.record is not None:
+        if asked.times is not None:
+            raise ValueError(f"times: got {asked.times} beside --record, accepted: one of them; sources are never mixed")
+        return recorded_times(asked.record, mix, spec, run, device=asked.device)
+    if asked.times == "predicted":
+        if asked.rates is None:
+            raise ValueError("rates: got none, accepted: the rates of the device; measure them with `nox -s predict_study`")
+        if not asked.rates.is_file():
+            raise ValueError(f"rates: got {asked.rates}, accepted: a file of rates; `nox -s predict_study` writes one")
+        known = rates.read(asked.rates)
+        return predicted_times(spec, run, known, file=str(asked.rates), device=asked.device)
+    wanted = any(getattr(asked, name) is not None for name in ("times", "mix", "price_per_hour", "output_dir"))
+    if asked.device is not None:
+        datasheet = hardware.device(asked.device)
+        return floor_times(spec, run, datasheet) if wanted or datasheet.flops_per_s(run.dtype) is not None else None
+    if wanted:
+        raise ValueError(
+            "device: got none, accepted: one with a datasheet for the floor, such as --device h200; or give --memory-gb "
+            "with --times predicted --rates FILE or with --record PATH"
+        )
+    return None
+
+
+def _csv(found: Plan) -> str:
+    """One row for every number of pages in flight of each shape alone and of the mix: what the picture shows."""
+    rows = [(one.page.label, one.page.share, service) for one in found.pages for service in one.services]
+    if len(found.pages) > 1:
+        rows += [("the mix", 1.0, service) for service in found.services]
+    text = io.StringIO()
+    written = csv.writer(text, lineterminator="\n")
+    for number, (label, share, service) in enumerate(rows):
+        values = service.as_json(found.price_per_hour)
+        if number == 0:
+            written.writerow(["page", "share", *values])
+        written.writerow([label, share, *("" if value is None else value for value in values.values())])
+    return text.getvalue()

@@ -1,0 +1,258 @@
+"""The commands of `python -m analytic` but `capacity`: each takes the parsed arguments and returns the text to print.
+
+ValueError is input that can not be used; nothing is written before everything is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from analytic.core.checks import MOST_STEPS, whole
+from analytic.core.cost import Cost, CostNode, mean_of
+from analytic.core.execution import Execution
+from analytic.io import table
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import (
+    MODES,
+    CropGrid,
+    TokenLayout,
+    VisionWorkload,
+    crop_grid_for,
+    gundam,
+    parse_page,
+    parse_pair,
+)
+from analytic.planning import demand
+
+
+def cost_command(asked: argparse.Namespace) -> str:
+    """Cost of vision, prefill and each decode step at one point."""
+    page = page_asked(asked)
+    layout = TokenLayout.of(asked.seq_len, page)
+    whole("decode_steps", asked.decode_steps, most=MOST_STEPS)
+    whole("batch_size", asked.batch_size)
+    spec, run = ModelSpec.from_preset(asked.preset), _execution(asked)
+    model = DeepseekOCRModel.from_spec(spec, run=run, logits=asked.logits)
+    stages: dict[str, dict[str, Any]] = {}
+    trees: dict[str, CostNode] = {}
+    if page is not None:
+        model.start_vision(batch_size=asked.batch_size, workload=page)
+        stages["vision"], trees["vision"] = _stage(model.forward_cost()), model.tree()
+    model.start_prefill(asked.seq_len, asked.batch_size)
+    stages["prefill"], trees["prefill"] = _stage(model.forward_cost()), model.tree()
+    cache = model.start_decode()
+    trees["decode"] = model.tree()
+    steps, listed = [], []
+    for number in range(1, asked.decode_steps + 1):
+        context = cache.length
+        steps.append(model.forward_cost())
+        cache = model.decode_one_token()
+        listed.append({"step": number, "context_len": context, **_stage(steps[-1])})
+    stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
+    answer: dict[str, Any] = {
+        "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
+        "execution": run.choices(),
+        "workload": {
+            "seq_len": asked.seq_len,
+            "batch_size": asked.batch_size,
+            "decode_steps": asked.decode_steps,
+            "logits": asked.logits,
+            "page": None if page is None else page.label,
+            "views": 0 if page is None else page.num_views,
+            "image_tokens": layout.image_tokens,
+            "bos_tokens": layout.bos_tokens,
+            "text_tokens": layout.text_tokens,
+        },
+        "stages": stages,
+    }
+    if asked.by_module:
+        for name, tree in trees.items():
+            stages[name]["modules"] = _modules(tree)
+    return json.dumps(answer, indent=1) if asked.json else _cost_text(answer)
+
+
+def crops_command(asked: argparse.Namespace) -> str:
+    """Grid, views and tokens of each image size."""
+    rows = []
+    for text in asked.sizes:
+        width, height = parse_pair("size", text, example="1654x2339")
+        page = gundam(crop_grid_for(width, height))
+        rows.append(
+            {
+                "size": f"{width}x{height}",
+                "grid": None if page.grid is None else str(page.grid),
+                "views": page.num_views,
+                "global_tokens": page.global_tokens,
+                "local_tokens": page.local_tokens,
+                "image_tokens": page.image_tokens,
+            }
+        )
+    if asked.json:
+        return json.dumps(rows, indent=1)
+    return _joined([list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)])
+
+
+def sweep_command(asked: argparse.Namespace) -> str:
+    """The scaling table over sequence lengths and views, written as JSON and CSV."""
+    from analytic.planning import sweep
+
+    scaled = sweep.scaling(
+        ModelSpec.from_preset(asked.preset),
+        _execution(asked),
+        seq_lens=list(dict.fromkeys(asked.seq_lens)),
+        decode_steps=asked.decode_steps,
+        batch_size=asked.batch_size,
+        pages=_pages(asked),
+    )
+    try:
+        paths = sweep.write(scaled, asked.output_dir)
+    except OSError as error:
+        raise ValueError(f"output_dir: got {asked.output_dir}, accepted: a folder that can be written ({error})") from error
+    rows = [["seq_len", "prefill GFLOP", "decode GFLOP/token", "KV MB after"]]
+    for point in scaled["points"]:
+        rows.append(
+            [
+                f"{point['seq_len_prefill']:,}",
+                f"{point['prefill']['executed_flops'] / 1e9:,.3f}",
+                f"{point['decode']['executed_flops_per_token'] / 1e9:,.3f}",
+                f"{point['decode']['kv_bytes_final'] / 1e6:,.3f}",
+            ]
+        )
+    views = [["page", "views", "vision GFLOP", "GB fused"]]
+    for crop in scaled["crops"]:
+        vision = crop["vision"]
+        views.append(
+            [
+                crop["page"],
+                str(crop["views"]),
+                f"{vision['executed_flops'] / 1e9:,.3f}",
+                f"{vision['fused_bytes'] / 1e9:,.3f}",
+            ]
+        )
+    tables = [_joined(rows), *([_joined(views)] if scaled["crops"] else [])]
+    return "\n".join([*tables, *(f"wrote {path}" for path in paths)])
+
+
+def demand_command(asked: argparse.Namespace) -> str:
+    """The rates that a first token and each further one ask for, over lengths and pages."""
+    found = demand.serving_demand(
+        ModelSpec.from_preset(asked.preset),
+        _execution(asked),
+        seq_lens=list(dict.fromkeys(asked.seq_lens)),
+        pages=_pages(asked),
+        batch_size=asked.batch_size,
+        decode_steps=asked.decode_steps,
+        first_token_s=asked.first_token_s,
+        token_s=asked.token_s,
+    )
+    return json.dumps(found.as_json(), indent=1) if asked.json else "\n".join(demand.lines(found))
+
+
+def _execution(asked: argparse.Namespace) -> Execution:
+    return Execution(device=asked.device, attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
+
+
+def page_asked(asked: argparse.Namespace) -> VisionWorkload | None:
+    """The one page of `--mode`, `--crop-grid` or `--image-size`; None without."""
+    if asked.no_image:
+        return None
+    if asked.mode is not None:
+        if asked.mode not in MODES:
+            raise ValueError(f"mode: got {asked.mode!r}, accepted: {', '.join(MODES)}")
+        return MODES[asked.mode]
+    if asked.crop_grid is not None:
+        return gundam(CropGrid.parse(asked.crop_grid))
+    if asked.image_size is None:
+        return None
+    return VisionWorkload.from_image(*parse_pair("image size", asked.image_size, example="1654x2339"))
+
+
+def _pages(asked: argparse.Namespace) -> list[VisionWorkload]:
+    return [parse_page("crop_grids", text) for text in dict.fromkeys(asked.crop_grids)]
+
+
+def _stage(cost: Cost) -> dict[str, Any]:
+    values = {name: int(value) for name, value in cost.as_dict().items()}
+    return {**values, "arithmetic_intensity_flops_per_byte": round(float(cost.arithmetic_intensity), 6)}
+
+
+def _modules(tree: CostNode) -> list[dict[str, Any]]:
+    """Own cost of every module, copies of a layer in one row."""
+    rows = []
+
+    def visit(node: CostNode, prefix: str, times: int) -> None:
+        name = ".".join(part for part in (node.name, _indices(node.copies)) if part)
+        path, times = ".".join(part for part in (prefix, name) if part), times * (len(node.copies) or 1)
+        if node.ops or node.parameter_bytes:
+            rows.append(
+                {
+                    "module": path,
+                    "layer": node.layer,
+                    "modules": times,
+                    "launches": times * sum(int(op.launches) for op in node.ops),
+                    "executed_flops": times * sum(int(op.executed_flops) for op in node.ops),
+                    "cuda_core_flops": times * sum(int(op.cuda_core_flops) for op in node.ops),
+                    "eager_bytes": times * sum(int(op.eager_bytes) for op in node.ops),
+                    "weight_bytes": times * node.parameter_bytes,
+                }
+            )
+        for child in node.children:
+            visit(child, path, times)
+
+    visit(tree, "", 1)
+    return rows
+
+
+def _indices(copies: tuple[str, ...]) -> str:
+    """`0`, `1-11` or `2,5,8,11`: which of the layers a row stands for."""
+    if len(copies) < 2 or len(copies) != int(copies[-1]) - int(copies[0]) + 1:
+        return ",".join(copies)
+    return f"{copies[0]}-{copies[-1]}"
+
+
+def _cost_text(answer: dict[str, Any]) -> str:
+    workload, execution = answer["workload"], answer["execution"]
+    lines = [
+        f"{answer['model']['model_variant']}, {execution['dtype']}, attention {execution['attention']}, experts "
+        f"{execution['experts']}, as on {execution['device']}",
+        f"{workload['seq_len']} positions = {workload['image_tokens']} image ({workload['page'] or 'no page'}) + "
+        f"{workload['bos_tokens']} BOS + {workload['text_tokens']} text; batch {workload['batch_size']}, logits "
+        f"{workload['logits']}",
+    ]
+    rows = [["stage", "launches", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
+    for name, stage in answer["stages"].items():
+        rows.append(
+            [
+                name if name != "decode" else f"decode, mean of {workload['decode_steps']} tokens",
+                f"{stage['launches']:,}",
+                f"{stage['executed_flops'] / 1e9:,.3f}",
+                f"{stage['useful_flops'] / 1e9:,.3f}",
+                f"{stage['eager_bytes'] / 1e9:,.3f}",
+                f"{stage['fused_bytes'] / 1e9:,.3f}",
+                f"{stage['weight_bytes'] / 1e9:,.3f}",
+                f"{stage['activation_bytes'] / 1e6:,.3f}",
+                f"{stage['kv_bytes'] / 1e6:,.3f}",
+            ]
+        )
+    lines.append(_joined(rows))
+    for name, stage in answer["stages"].items():
+        if "modules" in stage:
+            heading = ["module", "x", "launches", "FLOP", "bytes", "weight bytes"]
+            body = [
+                [row["module"], str(row["modules"])]
+                + [f"{row[key]:,}" for key in ("launches", "executed_flops", "eager_bytes", "weight_bytes")]
+                for row in stage["modules"]
+            ]
+            lines += ["", f"{name} by module", _joined([heading, *body])]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _joined(rows: list[list[str]]) -> str:
+    return "\n".join(table.aligned(rows))

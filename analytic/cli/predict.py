@@ -1,0 +1,171 @@
+"""`python -m analytic predict`: the time of a page on a device whose rates were measured, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from analytic.cli.commands import page_asked
+from analytic.core.checks import MOST_STEPS, accept, whole
+from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
+from analytic.core.execution import Attention, Execution, Experts
+from analytic.core.shape_class import ShapeClass
+from analytic.io import stored, table
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+from analytic.prediction import rates
+from analytic.prediction.predict import Predicted, predict
+from analytic.prediction.rates import Rates
+from analytic.prediction.roofline import floor_s
+
+FOLDER: Final = stored.ROOT / "baselines"
+FILE: Final = "rates.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTime:
+    """A stage, or a mean decoded token: the floor at the device's ceilings, and what is predicted of its operators."""
+
+    stage: str
+    cost: Cost
+    floor_s: float
+    predicted: Predicted
+
+    def as_json(self) -> dict[str, Any]:
+        """Seconds, and the device's by class of operators."""
+        return {
+            "floor_s": self.floor_s,
+            "predicted_s": self.predicted.time_s,
+            "host_s": self.predicted.host_s,
+            "launches": self.predicted.launches,
+            "device_s": {str(name): seconds for name, seconds in self.predicted.device_s.items()},
+        }
+
+
+def known_rates(name: str | None, path: Path | None) -> Rates:
+    """The rates in `path`, or those kept of the device `name`. Raises ValueError naming the devices that have some."""
+    if path is not None:
+        return rates.read(path)
+    kept = {one.parent.name: one for one in sorted(FOLDER.glob(f"*/{FILE}"))}
+    accept("device", name, tuple(kept))
+    return rates.read(kept[str(name)])
+
+
+def stage_times(
+    known: Rates,
+    *,
+    page: VisionWorkload | None,
+    seq_len: int,
+    decode_steps: int,
+    batch_size: int,
+    attention: Attention,
+    experts: Experts,
+) -> list[StageTime]:
+    """Vision (where there is a page), prefill, and the mean decoded token. Raises ValueError for what can not be."""
+    TokenLayout.of(seq_len, page)
+    whole("decode_steps", decode_steps, most=MOST_STEPS)
+    whole("batch_size", batch_size)
+    spec = ModelSpec.from_preset(known.model_variant)
+    run = Execution(device="cuda" if known.overlapped else "cpu", attention=attention, experts=experts, dtype=known.dtype)
+    model, found = DeepseekOCRModel.from_spec(spec, run=run), []
+    if page is not None:
+        model.start_vision(page, batch_size=batch_size)
+        found.append(_stage("vision", [model.forward_cost()], [model.tree()], spec, known))
+    model.start_prefill(seq_len, batch_size)
+    found.append(_stage("prefill", [model.forward_cost()], [model.tree()], spec, known))
+    costs, trees = [], []
+    model.start_decode()
+    for _ in range(decode_steps):
+        costs.append(model.forward_cost())
+        trees.append(model.tree())
+        model.decode_one_token()
+    found.append(_stage("decode", costs, trees, spec, known))
+    return found
+
+
+def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, asked: argparse.Namespace) -> list[str]:
+    """The table: floor and prediction of each stage, the host's part, and where the device's time goes."""
+    decode_steps = asked.decode_steps
+    rows = [["stage", "launches", "floor ms", "predicted ms", "over floor", "host", "most of the device's time"]]
+    for one in found:
+        predicted = one.predicted
+        rows.append(
+            [
+                one.stage if one.stage != "decode" else f"decode, mean of {decode_steps} tokens",
+                f"{predicted.launches:,}",
+                f"{one.floor_s * 1e3:,.3f}",
+                f"{predicted.time_s * 1e3:,.3f}",
+                f"{predicted.time_s / one.floor_s:,.1f}x",
+                f"{predicted.host_s / predicted.time_s:.0%}",
+                _largest(predicted.device_s),
+            ]
+        )
+    whole_s = sum(one.predicted.time_s * (decode_steps if one.stage == "decode" else 1) for one in found)
+    joined = "the longer of the two" if known.overlapped else "their sum"
+    return [
+        f"{known.model_variant}, {known.dtype}, attention {asked.attention}, experts {asked.experts}, on "
+        f"{known.device_name}, {known.threads} threads; {page.label if page else 'no page'}, {asked.seq_len:,} positions, "
+        f"batch {asked.batch_size:,}",
+        *table.aligned(rows),
+        f"all stages and {decode_steps} tokens: {whole_s * 1e3:,.3f} ms",
+        f"floor: fused bytes and FLOPs at {known.flops_per_s / 1e9:,.1f} GFLOP/s and {known.bytes_per_s / 1e9:,.1f} GB/s; "
+        f"predicted: operators at their own rates, and the host between them: {joined}",
+    ]
+
+
+def predict_command(asked: argparse.Namespace) -> str:
+    """Floor and predicted time of vision, prefill and decode at one point."""
+    page, known = page_asked(asked), known_rates(asked.device, asked.rates)
+    found = stage_times(
+        known,
+        page=page,
+        seq_len=asked.seq_len,
+        decode_steps=asked.decode_steps,
+        batch_size=asked.batch_size,
+        attention=asked.attention,
+        experts=asked.experts,
+    )
+    if not asked.json:
+        return "\n".join(lines(found, known, page=page, asked=asked))
+    answer = {
+        "device_name": known.device_name,
+        "model_variant": known.model_variant,
+        "dtype": known.dtype,
+        "attention": asked.attention,
+        "experts": asked.experts,
+        "threads": known.threads,
+        "page": None if page is None else page.label,
+        "seq_len": asked.seq_len,
+        "batch_size": asked.batch_size,
+        "decode_steps": asked.decode_steps,
+        "stages": {one.stage: one.as_json() for one in found},
+    }
+    return json.dumps(answer, indent=1)
+
+
+def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec, known: Rates) -> StageTime:
+    """One stage of one or more equal calls, for the mean call."""
+    count = len(costs)
+    cost = mean_of(costs) if count > 1 else in_sequence(costs)
+    floor = floor_s(cost, known.ceilings)
+    assert floor is not None, "rates without ceilings"
+    found = predict(trees, known)
+    each = Predicted(
+        time_s=found.time_s / count,
+        host_s=found.host_s / count,
+        launches=found.launches // count,
+        device_s={name: seconds / count for name, seconds in found.device_s.items()},
+    )
+    return StageTime(stage=name, cost=cost, floor_s=floor, predicted=each)
+
+
+def _largest(device_s: Mapping[ShapeClass, float]) -> str:
+    """The three classes that take most of the device's time."""
+    total = sum(device_s.values())
+    first = sorted(device_s.items(), key=lambda one: -one[1])[:3]
+    return ", ".join(f"{str(name).replace('_', ' ')} {seconds / total:.0%}" for name, seconds in first)

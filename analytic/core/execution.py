@@ -1,0 +1,127 @@
+"""How the model is run: the choices that change which operators execute, not what they compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from analytic.core.checks import accept
+from analytic.framework import Framework, GlueDtype, TorchProfile, TransformersProfile, installed
+
+Device = Literal["meta", "cpu", "cuda"]
+Attention = Literal["sdpa", "eager"]
+Experts = Literal["grouped_mm", "batched_mm", "eager"]
+Backend = Literal["eager", "compile", "cudagraph"]
+AttentionKernel = Literal["eager", "math", "fused"]
+
+DTYPE_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
+INSTEAD: Final = {
+    ("compile", "meta"): "meta has shapes and no times; add --device cpu --preset tiny",
+    ("cudagraph", "meta"): "CUDA graphs need a CUDA device; elsewhere use --backend compile --device cpu --preset tiny",
+    ("cudagraph", "cpu"): "a CPU has no CUDA graphs; use --backend compile",
+}
+"""What to do where a backend can not run on a device."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """Device, kernels and precision of a run, and the framework that adds its glue.
+
+    device     `meta` (shapes only; SDPA decomposes into its two products), `cpu` or `cuda` (SDPA is one kernel)
+    attention  transformers' attention implementation
+    experts    transformers' experts implementation; `eager` loops over the experts that some token was routed to
+    dtype      parameters and activations
+    backend    `eager` dispatches operators one by one, and is what is meant where nothing is said; `compile` is
+               torch.compile; `cudagraph` is torch.compile whose kernels are replayed as a CUDA graph
+    framework  releases of transformers and torch; by default those that are installed here
+
+    Raises ValueError for what can not run: a backend where its device is missing, or a loop that depends on values where
+    there are none or where a graph is made ahead of them.
+    """
+
+    device: Device
+    attention: Attention
+    experts: Experts
+    dtype: str
+    backend: Backend = "eager"
+    framework: Framework = field(default_factory=installed, repr=False)
+
+    def __post_init__(self) -> None:
+        accept("device", self.device, get_args(Device))
+        accept("attention", self.attention, get_args(Attention))
+        accept("experts", self.experts, get_args(Experts))
+        accept("dtype", self.dtype, tuple(DTYPE_BYTES))
+        accept("backend", self.backend, get_args(Backend))
+        if self.backend == "cudagraph" and self.device != "cuda":
+            raise ValueError(
+                f"backend: got cudagraph on device {self.device}, accepted: on cuda alone; "
+                f"{INSTEAD[self.backend, self.device]}"
+            )
+        if self.backend == "compile" and self.device == "meta":
+            raise ValueError(
+                f"backend: got compile on device meta, accepted: on cpu or cuda; {INSTEAD[self.backend, self.device]}"
+            )
+        if self.experts == "eager" and self.device == "meta":
+            raise ValueError(
+                "experts: got eager on device meta, where tokens are routed nowhere; accepted there: grouped_mm or "
+                "batched_mm; or add --device cpu --preset tiny"
+            )
+        if self.experts == "eager" and self.backend != "eager":
+            raise ValueError(
+                f"experts: got eager with backend {self.backend}: its loop over the experts that were hit depends on "
+                f"values, so it is no graph; accepted: grouped_mm or batched_mm"
+            )
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one parameter or activation element."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def transformers(self) -> TransformersProfile:
+        """The glue of transformers."""
+        return self.framework.profile.transformers
+
+    @property
+    def torch(self) -> TorchProfile:
+        """The glue of torch."""
+        return self.framework.profile.torch
+
+    def bytes_in(self, dtype: GlueDtype) -> int:
+        """Bytes of one element in a step that computes in `dtype`."""
+        return DTYPE_BYTES["float32"] if dtype == "float32" else self.dtype_bytes
+
+    def casts(self, dtype: GlueDtype) -> bool:
+        """Whether a step that computes in `dtype` copies its input first."""
+        return dtype == "float32" and self.dtype != "float32"
+
+    def choices(self) -> dict[str, str]:
+        """What a caller chose, by field, as records hold it; the framework is elsewhere in them."""
+        return {name: getattr(self, name) for name in ("device", "attention", "experts", "dtype", "backend")}
+
+    @property
+    def static_cache(self) -> bool:
+        """Whether the KV cache has a fixed capacity and is attended to whole; compiled graphs need shapes that stay."""
+        return self.backend != "eager"
+
+    @property
+    def attention_kernel(self) -> AttentionKernel:
+        """Which operators an attention turns into: transformers' own, SDPA decomposed, or SDPA as one kernel."""
+        if self.attention == "eager":
+            return "eager"
+        return "math" if self.device == "meta" else "fused"
+
+    @property
+    def counter_sees_attention(self) -> bool:
+        """Whether FlopCounterMode has a formula for the attention: for products and the CUDA kernels in every release."""
+        on_cpu = self.attention_kernel == "fused" and self.device == "cpu"
+        return not on_cpu or self.torch.counts_cpu_attention
+
+    @property
+    def counter_sees_experts(self) -> bool:
+        """Whether FlopCounterMode has a formula for the experts' products: for batched ones in every release."""
+        return self.experts != "grouped_mm" or self.torch.counts_grouped_mm
+
+
+FULL_SIZE: Final = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+"""The exact reference: bfloat16 on the meta device with transformers' default kernels."""

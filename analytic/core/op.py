@@ -1,0 +1,113 @@
+"""One operator: its classes, its dimensions, and what is counted of it.
+
+Every quantity is a `Count`: an int, or an int64 array when a formula is evaluated for many points in one call.
+Units are FLOPs and bytes; one multiply-add is two FLOPs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from analytic.core.shape_class import ShapeClass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Count: TypeAlias = int | NDArray[Any]
+else:
+    Count = int
+
+
+NOTHING: Final = 0
+"""The zero of a quantity that an operator does not have; compared by identity, since a count can be an array."""
+
+
+def larger(left: Count, right: Count) -> Count:
+    """The larger of two counts, element by element."""
+    if right is NOTHING or left is right:
+        return left
+    if isinstance(left, int) and isinstance(right, int):
+        return max(left, right)
+    import numpy as np
+
+    return np.maximum(left, right)
+
+
+class OpKind(StrEnum):
+    """The class of an operator. The first four move and multiply tensors and are held to zero difference."""
+
+    MATMUL = "matmul"
+    CONVOLUTION = "convolution"
+    ATTENTION = "attention"
+    EMBEDDING = "embedding"
+    POINTWISE = "pointwise"
+    MOVEMENT = "movement"
+
+
+EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBEDDING)
+
+
+class Shape(Protocol):
+    """Dimensions of one product, attention or broadcast, as its rate sees them (see `ShapeClass`).
+
+    work    what its rate is of: FLOPs, or bytes written by a broadcast
+    size    where it stands on the curves of its class: the length of sums, positions looked at, bytes written
+    beside  a second size where the class has one, else 0: rows, head width, length of the innermost axis
+    """
+
+    @property
+    def work(self) -> Count: ...
+    @property
+    def size(self) -> Count: ...
+    @property
+    def beside(self) -> Count: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Op:
+    """One operator, or several in a row: FLOPs by convention, bytes at the boundary of each.
+
+    `launches` is how many operators torch dispatches for it, without views and allocations; a device may run one as several
+    kernels. `read_bytes` counts every operand once, parameters included; `weight_bytes` is the part of it that is
+    parameters, and `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the
+    activation memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for
+    a product of two tensors that both need a gradient).
+
+    `rate_class` is the class of operators that a device treats like this one; an array of calls has one class, that of
+    several queries. `shapes` are the dimensions of its products (or its attention, or its broadcast), one for each operator
+    that does them; none where only bytes count.
+    """
+
+    kind: OpKind
+    rate_class: ShapeClass
+    shapes: tuple[Shape, ...]
+    launches: Count
+    executed_flops: Count
+    useful_flops: Count
+    counter_flops: Count
+    cuda_core_flops: Count
+    read_bytes: Count
+    written_bytes: Count
+    weight_bytes: Count
+    untouched_bytes: Count
+    live_bytes: Count
+    backward_ratio: tuple[int, int]
+
+    @property
+    def eager_bytes(self) -> Count:
+        """Bytes read and written, without the weights of experts that no token is routed to."""
+        return self.read_bytes + self.written_bytes - self.untouched_bytes
+
+    @property
+    def backward_flops(self) -> Count:
+        """Matmul and convolution FLOPs of the gradients of this operator."""
+        numerator, denominator = self.backward_ratio
+        return self.executed_flops * numerator // denominator
+
+    @property
+    def backward_bytes(self) -> Count:
+        """Bytes of the gradients: each gradient product reads two of the forward's three tensors and writes the third."""
+        numerator, denominator = self.backward_ratio
+        return self.eager_bytes * numerator // denominator

@@ -1,0 +1,332 @@
+"""The DeepSeek-V2 style decoder: attention with rotary positions, dense and mixture-of-experts layers, embedding and head.
+
+`DecoderShape` says what one call sees: `new_tokens` positions for each of `batch` sequences on top of `past_tokens` in the
+cache. Prefill is many new tokens on no past, decode one new token on a growing past; one set of formulas serves both, and
+arrays of them.
+Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from analytic.core import ops
+from analytic.core.attention import (
+    AttentionShape,
+    causal_pairs,
+    head_copies,
+    operand_copies,
+    products,
+    rotary,
+    softmax_chain,
+)
+from analytic.core.checks import whole_numbers
+from analytic.core.cost import CostNode
+from analytic.core.execution import Execution
+from analytic.core.layer import AnalyticLayer, activation, linears, module
+from analytic.core.op import Count, Op
+from analytic.core.shape_class import ShapeClass
+from analytic.models.deepseek_ocr.moe import DeepseekV2MoE
+from analytic.models.deepseek_ocr.spec import TextSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderShape:
+    """One call of the decoder: `batch` sequences, `new_tokens` positions each, `past_tokens` already in the cache.
+
+    `capacity`: the positions of a static cache, all of which are attended to; None for a cache that grows.
+    """
+
+    batch: Count
+    new_tokens: Count
+    past_tokens: Count
+    capacity: int | None = None
+
+    def __post_init__(self) -> None:
+        whole_numbers("batch_size", self.batch)
+        whole_numbers("new_tokens", self.new_tokens)
+        whole_numbers("past_tokens", self.past_tokens, least=0)
+
+    @property
+    def tokens(self) -> Count:
+        """Positions computed, over the batch."""
+        return self.batch * self.new_tokens
+
+    @property
+    def context(self) -> Count:
+        """Positions attended to, a sequence: with a static cache its whole capacity, masked or not."""
+        return self.past_tokens + self.new_tokens if self.capacity is None else self.capacity
+
+    @property
+    def continues(self) -> Count:
+        """1 where several tokens are put on a growing past, else 0: then SDPA is given a mask, and makes none itself."""
+        return (self.new_tokens > 1) * (self.past_tokens > 0) * int(self.capacity is None)
+
+
+def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
+    """Raise ValueError when the counts of an array of shapes could pass 64 bits; single shapes are Python's own integers.
+
+    The bound is generous: 16 bytes or FLOPs for each parameter and token, and for each pair of positions in every head of
+    every layer 4 FLOPs a feature and 128 bytes of scores, biases and masks.
+    """
+    parts = (shape.batch, shape.new_tokens, shape.past_tokens)
+    if all(isinstance(part, int) for part in parts):
+        return
+    batch, new_tokens, past_tokens = (part if isinstance(part, int) else int(part.max(initial=0)) for part in parts)
+    width, layers = spec.hidden_size, spec.num_layers
+    experts = spec.n_routed_experts * spec.moe_intermediate_size + spec.intermediate_size
+    parameters = layers * (4 * width * width + 3 * width * experts) + 2 * width * spec.vocab_size
+    pairs = layers * spec.num_heads * (4 * spec.head_dim + 128)
+    positions = max(past_tokens + new_tokens, shape.capacity or 0)
+    largest = batch * new_tokens * (16 * parameters + pairs * positions)
+    if largest >= 1 << 63:
+        raise ValueError(
+            f"batch_size x tokens: got {batch} x {new_tokens} new on {past_tokens} past, accepted: points whose counts fit "
+            f"64 bits; ask for fewer or shorter sequences"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2RMSNorm(AnalyticLayer):
+    """RMSNorm over `tokens` rows of `width`."""
+
+    width: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        b = self.run.dtype_bytes
+        return module(
+            name,
+            "DeepseekV2RMSNorm",
+            ops=(ops.rms_norm(rows=self.tokens, width=self.width, run=self.run),),
+            parameters=self.width,
+            parameter_b=b,
+            fused_bytes=self.width * b,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LlamaRotaryEmbedding(AnalyticLayer):
+    """cos and sin of the angles of `new_tokens` positions, once a call for all layers."""
+
+    head_dim: int
+    new_tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        half = self.new_tokens * (self.head_dim // 2)
+        full = self.new_tokens * self.head_dim
+        dtype = self.run.transformers.rotary_dtype
+        c, casts = self.run.bytes_in(dtype), self.run.casts(dtype)
+        cast_read, cast_written = c * casts, self.run.dtype_bytes * casts
+        angles = ops.pointwise(
+            # positions cast, times the frequencies, joined, cos, sin, each scaled and cast to the model's dtype
+            launches=7 + 2 * casts,
+            flops=half + full * 4,
+            read=self.new_tokens * (8 + c) + (self.head_dim // 2 + half) * c + full * (4 * c + 2 * cast_read),
+            written=self.new_tokens * c + half * c + full * (5 * c + 2 * cast_written),
+            live=full * (3 * c),
+        )
+        return module(name, "LlamaRotaryEmbedding", ops=(angles,))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LlamaFlashAttention2(AnalyticLayer):
+    """Multi-head attention with rotary positions and a KV cache; the name is the notes', the kernel is `run`'s."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, shape, b = self.spec, self.shape, self.run.dtype_bytes
+        width, kv_width = spec.hidden_size, spec.num_kv_heads * spec.head_dim
+        tokens = shape.tokens
+        attention = AttentionShape(
+            groups=shape.batch * spec.num_heads,
+            queries=shape.new_tokens,
+            keys=shape.context,
+            head_dim=spec.head_dim,
+            useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
+        )
+        mask_bytes, mask_made = self._mask(attention)
+        mask_alive = mask_bytes if self.run.attention_kernel != "eager" else 0  # else it is the decoder's
+        # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
+        query_copy = operand_copies(tokens * width, self.run, tensors=1 * (shape.batch > 1) * (shape.new_tokens > 1))
+        cached = shape.batch * shape.context * (2 * kv_width * b)
+        weights = 2 * (width + kv_width) * width * b
+        return module(
+            name,
+            "LlamaFlashAttention2",
+            ops=(
+                rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
+                rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
+                self._cached(cached),
+                products(
+                    attention,
+                    self.run,
+                    fused=self._fused_class,
+                    bias_bytes=mask_alive,
+                    sources_bytes=tokens * (width * b),
+                ),
+                softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
+                mask_made,
+                head_copies(attention, self.run),
+                query_copy,
+            ),
+            fused_bytes=tokens * (2 * width * b) + weights + cached,
+            kv_bytes=cached,
+            children=(
+                *linears("q_proj", "o_proj", tokens=tokens, width_in=width, width_out=width, bias=False, b=b),
+                *linears("k_proj", "v_proj", tokens=tokens, width_in=width, width_out=kv_width, bias=False, b=b),
+            ),
+        )
+
+    def _cached(self, cached: Count) -> Op:
+        """Keys and values put into the cache: joined to a growing one, copied to their places in a static one."""
+        if self.shape.capacity is None:
+            return ops.movement(launches=2, read=cached, written=cached, rate_class=ShapeClass.JOIN)
+        new = self.shape.tokens * (2 * self.spec.num_kv_heads * self.spec.head_dim * self.run.dtype_bytes)
+        positions = self.shape.new_tokens * 8
+        # arange, + the length so far, the length counted on, two copies by these positions
+        return ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8)
+
+    @property
+    def _fused_class(self) -> ShapeClass:
+        """One query a sequence is a class of its own; an array of calls is classed as several queries."""
+        single = isinstance(self.shape.new_tokens, int) and self.shape.new_tokens == 1
+        return ShapeClass.SINGLE_QUERY if single else ShapeClass.CAUSAL_ATTENTION
+
+    @property
+    def _masked(self) -> Count:
+        """1 where a mask is added: always in transformers' own attention, decomposed only with several new tokens."""
+        if self.run.attention_kernel == "math":
+            return (self.shape.new_tokens > 1) * 1
+        return int(self.run.attention_kernel == "eager")
+
+    def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
+        """Bytes of the mask that is added (one for all heads), and the operators that make it.
+
+        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, numbers chosen by it.
+        A boolean mask that it is given becomes numbers of the model's dtype, in every layer too: two scalars, the choice.
+        """
+        pairs, b = attention.queries * attention.keys, self.run.dtype_bytes
+        if self.run.attention_kernel == "eager":
+            return self.shape.batch * pairs * b, ops.movement(launches=0, read=0, written=0)
+        given = self.shape.continues
+        own = self._masked * (1 - given)
+        numbers, c = self.shape.batch * pairs * b, self.run.bytes_in(self.run.torch.math_attention_dtype)
+        made = ops.movement(
+            launches=5 * own + 3 * given,
+            read=(pairs * 2 + 2 * c) * own + (pairs + 2 * b) * given,
+            written=(pairs * (2 + c) + 2 * c) * own + (numbers + 2 * b) * given,
+        )
+        return pairs * (c * own) + numbers * given, made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2MLP(AnalyticLayer):
+    """SwiGLU feed-forward: down(silu(gate x) * up x), `tokens` rows of `width` through `hidden`."""
+
+    width: int
+    hidden: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        width, hidden, tokens, b = self.width, self.hidden, self.tokens, self.run.dtype_bytes
+        return module(
+            name,
+            "DeepseekV2MLP",
+            ops=(ops.swiglu_product(elements=tokens * hidden, b=b),),
+            fused_bytes=tokens * (2 * width * b) + 3 * width * hidden * b,
+            children=(
+                *linears("gate_proj", "up_proj", tokens=tokens, width_in=width, width_out=hidden, bias=False, b=b),
+                activation("act_fn", elements=tokens * hidden, kind="silu", b=b),
+                *linears("down_proj", tokens=tokens, width_in=hidden, width_out=width, bias=False, b=b),
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeepseekV2DecoderLayer(AnalyticLayer):
+    """Norm, attention, norm, feed-forward, with two residual sums; dense or with routed experts (`sparse`)."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    sparse: bool
+    run: Execution
+
+    def tree(self, name: str, copies: tuple[str, ...] = ()) -> CostNode:
+        spec, tokens, b = self.spec, self.shape.tokens, self.run.dtype_bytes
+        width = spec.hidden_size
+        norm = DeepseekV2RMSNorm(width=width, tokens=tokens, run=self.run)
+        feed_forward: DeepseekV2MoE | DeepseekV2MLP
+        if self.sparse:
+            shared = DeepseekV2MLP(
+                width=width, hidden=spec.n_shared_experts * spec.moe_intermediate_size, tokens=tokens, run=self.run
+            )
+            feed_forward = DeepseekV2MoE(spec=spec, shared=shared, tokens=tokens, run=self.run)
+        else:
+            feed_forward = DeepseekV2MLP(width=width, hidden=spec.intermediate_size, tokens=tokens, run=self.run)
+        x = tokens * (width * b)
+        mlp = feed_forward.tree("mlp")
+        return module(
+            name,
+            "DeepseekV2DecoderLayer",
+            ops=(ops.add(elements=tokens * width, b=b, times=2),),
+            held_bytes=2 * x,  # the residual and its norm
+            copies=copies,
+            children=(
+                norm.tree("input_layernorm"),
+                LlamaFlashAttention2(spec=spec, shape=self.shape, run=self.run).tree("self_attn"),
+                norm.tree("post_attention_layernorm"),
+                replace(mlp, held_bytes=mlp.held_bytes + x + self._weights_kept()),  # and the layer's input
+            ),
+        )
+
+    def _weights_kept(self) -> Count:
+        """Bytes of the attention weights that transformers' own attention returns and the layer keeps to its end."""
+        if self.run.attention_kernel != "eager":
+            return 0
+        pairs = self.shape.batch * self.shape.new_tokens * self.shape.context
+        return pairs * (self.spec.num_heads * self.run.dtype_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenEmbedding(AnalyticLayer):
+    """The input table: `tokens` rows looked up out of `vocab_size`; all of it resident, only the rows touched."""
+
+    vocab_size: int
+    width: int
+    tokens: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        b = self.run.dtype_bytes
+        op = ops.embedding(lookups=self.tokens, width=self.width, b=b)
+        return module(
+            name,
+            "TokenEmbedding",
+            ops=(op,),
+            parameters=self.vocab_size * self.width,
+            parameter_b=b,
+            fused_bytes=op.eager_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LmHead(AnalyticLayer):
+    """Logits of `rows` positions over the vocabulary; untied from the embedding."""
+
+    vocab_size: int
+    width: int
+    rows: Count
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        b = self.run.dtype_bytes
+        op = ops.linear(tokens=self.rows, width_in=self.width, width_out=self.vocab_size, bias=False, b=b)
+        weights = self.width * self.vocab_size
+        return module(name, "LmHead", ops=(op,), parameters=weights, parameter_b=b, fused_bytes=op.eager_bytes)

@@ -1,0 +1,126 @@
+"""The language model and its head: embedding, dense and sparse layers, norm, logits, for one call or an array of calls.
+
+Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from analytic.core import ops
+from analytic.core.cost import CostNode
+from analytic.core.execution import Execution
+from analytic.core.layer import AnalyticLayer, module
+from analytic.core.op import Count, Op
+from analytic.core.shape_class import ShapeClass
+from analytic.models.deepseek_ocr.decoder import (
+    DecoderShape,
+    DeepseekV2DecoderLayer,
+    DeepseekV2RMSNorm,
+    LlamaRotaryEmbedding,
+    LmHead,
+    TokenEmbedding,
+    refuse_overflow,
+)
+from analytic.models.deepseek_ocr.spec import TextSpec
+
+Logits = Literal["last", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoder(AnalyticLayer):
+    """The language model and its head for one call: embedding, dense and sparse layers, norm, logits."""
+
+    spec: TextSpec
+    shape: DecoderShape
+    logits: Logits
+    run: Execution
+
+    def tree(self, name: str) -> CostNode:
+        spec, shape, run = self.spec, self.shape, self.run
+        refuse_overflow(spec, shape)
+        width, tokens = spec.hidden_size, shape.tokens
+        dense = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=False, run=run)
+        sparse = DeepseekV2DecoderLayer(spec=spec, shape=shape, sparse=True, run=run)
+        names = tuple(str(index) for index in range(spec.num_layers))
+        layers = [
+            layer.tree("layers", copies=own)
+            for layer, own in ((dense, names[: spec.num_dense_layers]), (sparse, names[spec.num_dense_layers :]))
+            if own
+        ]
+        rows = shape.batch if self.logits == "last" else tokens
+        return module(
+            name,
+            "DeepseekOCRModel",
+            children=(
+                module(
+                    "model.language_model",
+                    "Decoder",
+                    ops=(self._masks(),),
+                    held_bytes=self._held(),
+                    children=(
+                        TokenEmbedding(vocab_size=spec.vocab_size, width=width, tokens=tokens, run=run).tree(
+                            "embed_tokens"
+                        ),
+                        LlamaRotaryEmbedding(head_dim=spec.head_dim, new_tokens=shape.new_tokens, run=run).tree(
+                            "rotary_emb"
+                        ),
+                        *layers,
+                        DeepseekV2RMSNorm(width=width, tokens=tokens, run=run).tree("norm"),
+                    ),
+                ),
+                LmHead(vocab_size=spec.vocab_size, width=width, rows=rows, run=run).tree("lm_head"),
+            ),
+        )
+
+    def _held(self) -> Count:
+        """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
+        shape, b, sliding = self.shape, self.run.dtype_bytes, int(self.run.transformers.builds_sliding_mask)
+        pairs = shape.new_tokens * shape.context
+        if self.run.attention == "eager":
+            masks = pairs * ((1 + sliding) * b) * shape.batch
+        else:
+            masks = pairs * (sliding + shape.continues)
+        angles = shape.new_tokens * (2 * self.spec.head_dim * b)
+        return shape.tokens * (self.spec.hidden_size * b) + angles + masks
+
+    def _masks(self) -> Op:
+        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and the causal one beside it.
+
+        SDPA needs the second only where several tokens continue a past; transformers' own attention adds each as numbers.
+        """
+        shape, b = self.shape, self.run.dtype_bytes
+        new, context, batch = shape.new_tokens, shape.context, shape.batch
+        pairs, sliding = new * context, int(self.run.transformers.builds_sliding_mask)
+        made = self._sliding_mask() if sliding else ops.movement(launches=0, read=0, written=0)
+        own = int(self.run.attention == "eager")
+        causal = shape.continues if not own else 1
+        as_numbers = (1 + sliding) * own
+        return ops.movement(
+            # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
+            launches=made.launches + 7 * causal + 3 * as_numbers,
+            read=made.read_bytes + (new + context) * (16 * causal) + (pairs + 2 * b) * as_numbers,
+            written=made.written_bytes
+            + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
+            + (pairs * (batch * b) + 2 * b) * as_numbers,
+            live=made.live_bytes,
+            rate_class=ShapeClass.MASK,
+        )
+
+    def _sliding_mask(self) -> Op:
+        """Comparisons of int64 positions and bitwise operators over (new tokens) x (context)."""
+        shape = self.shape
+        new, context, batch = shape.new_tokens, shape.context, shape.batch
+        pairs = new * context
+        # by positions of the query: int64 arange, + past, twice, - window (43 written with three bools); these and the
+        # operands of two <=, one > and three bool operators are read (51). By positions of the context: arange, + 0, - 0
+        # and one bool (25 written); these and the operands of two <=, one >, one < and one bool are read (49)
+        # 5 operators on positions of the query, 3 on those of the context, arange of batch and of heads, 4 comparisons, 6
+        # bitwise operators and the 3 masks of one element that they begin with
+        return ops.movement(
+            launches=23,
+            read=pairs * 8 + new * 51 + context * 49,
+            written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
+            live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
+        )

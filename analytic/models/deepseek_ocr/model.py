@@ -1,0 +1,266 @@
+"""The whole model: its cost tree by stage, and the stateful root that walks through vision, prefill and decode.
+
+model = DeepseekOCRModel.from_spec(ModelSpec.from_preset("deepseek-ocr-v1-base"))
+model.start_vision(workload=VisionWorkload.from_image(1654, 2339))
+model.forward_tensor_core_flops()              # the vision stack on this page
+cache = model.start_prefill(context_len=1024, batch_size=1)
+model.start_decode()
+for _ in range(16):
+    model.forward_cal_io()                     # one more token on the present cache
+    cache = model.decode_one_token()
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from fractions import Fraction
+from typing import Literal
+
+from analytic.core.checks import accept, whole
+from analytic.core.cost import BackwardCost, Cost, CostNode
+from analytic.core.execution import FULL_SIZE, Execution
+from analytic.core.kvcache import SyntheticKVCache
+from analytic.core.layer import AnalyticLayer, module
+from analytic.core.op import Count
+from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.language_model import Decoder, Logits
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.vision import VisionStack
+from analytic.models.deepseek_ocr.workload import VisionWorkload, gundam
+
+Mode = Literal["idle", "vision", "prefill", "decode"]
+DECODE_WINDOW = 64
+
+
+class DeepseekOCRModel(AnalyticLayer):
+    """The stateful root of the design notes: start a stage, read its cost, advance the cache.
+
+    `operation_mode` is `idle`, `vision`, `prefill` or `decode`; every `forward_*` and `backward_*` answers for the stage
+    that was started last, and raises RuntimeError while none was. In `decode` they answer for one more token on the
+    present cache.
+    """
+
+    __slots__ = ("_cache", "_decoder", "_mode", "_multiplier", "_run", "_shape", "_stage_cost", "_vision", "_window")
+
+    def __init__(self, *, vision: VisionStack, decoder: Decoder) -> None:
+        self._vision = vision
+        self._decoder = decoder
+        self._run = decoder.run
+        self._mode: Mode = "idle"
+        self._multiplier = Fraction(1)
+        self._cache: SyntheticKVCache | None = None
+        self._shape = decoder.shape
+        self._stage_cost: Cost | None = None
+        self._window: dict[tuple[int, int, int | None], Cost] = {}
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
+        """The model of `spec` as `run` runs it; `logits` of the `last` position or of `all`."""
+        accept("logits", logits, ("last", "all"))
+        shape = DecoderShape(batch=1, new_tokens=1, past_tokens=0)
+        return cls.from_layers(
+            VisionStack(spec=spec, workload=gundam(None), batch=1, run=run),
+            Decoder(spec=spec.text, shape=shape, logits=logits, run=run),
+        )
+
+    @classmethod
+    def from_layers(cls, vision: VisionStack, decoder: Decoder) -> DeepseekOCRModel:
+        """From prepared layers; their shapes are replaced as stages start. Raises ValueError when they do not fit."""
+        width = vision.spec.text.hidden_size
+        if width != decoder.spec.hidden_size:
+            raise ValueError(
+                f"vision: got a projector to width {width}, accepted: {decoder.spec.hidden_size}, the decoder's"
+            )
+        if vision.run != decoder.run:
+            raise ValueError(f"vision: got {vision.run}, accepted: the decoder's {decoder.run}")
+        return cls(vision=vision, decoder=decoder)
+
+    @property
+    def operation_mode(self) -> Mode:
+        """The stage that was started last."""
+        return self._mode
+
+    @property
+    def kv_cache(self) -> SyntheticKVCache | None:
+        """The present cache; None before the first prefill."""
+        return self._cache
+
+    def start_vision(
+        self, workload: VisionWorkload | None = None, *, batch_size: int = 1, num_views: int | None = None
+    ) -> None:
+        """Vision on `batch_size` pages: of one `workload` with views of its own sizes, or `num_views` global views each.
+
+        Raises ValueError for a count below one, or when both `num_views` and `workload` are given.
+        """
+        whole("batch_size", batch_size)
+        if num_views is not None and workload is not None:
+            raise ValueError(f"num_views: got {num_views} beside a workload, accepted: one of the two")
+        views = 1 if num_views is None else num_views
+        whole("num_views", views)
+        if workload is None:
+            self._vision = replace(self._vision, workload=gundam(None), batch=batch_size * views)
+        else:
+            self._vision = replace(self._vision, workload=workload, batch=batch_size)
+        self._enter("vision")
+
+    def set_vision_workload_multiplier(self, multiplier: float) -> None:
+        """Scale vision FLOPs, traffic and activations by a positive number, until it is set again.
+
+        Weights stay, and launches: the same operators on more. Raises ValueError for zero, negative or not finite.
+        """
+        if not isinstance(multiplier, int | float | Fraction) or multiplier is True or not 0 < multiplier < float("inf"):
+            raise ValueError(f"multiplier: got {multiplier!r}, accepted: a positive number")
+        self._multiplier = Fraction(multiplier)
+        self._stage_cost = None
+
+    def start_prefill(
+        self,
+        context_len: int,
+        batch_size: int,
+        kv_cache: SyntheticKVCache | None = None,
+        *,
+        capacity: int | None = None,
+    ) -> SyntheticKVCache:
+        """Prefill of `context_len` positions in each of `batch_size` sequences; returns the cache it leaves.
+
+        With a `kv_cache` the positions extend it (chunked prefill); with a `capacity` they fill a new static one of so many
+        positions. Raises ValueError for counts below one, beyond the capacity, and for a cache of another batch or model.
+        """
+        whole("context_len", context_len)
+        whole("batch_size", batch_size)
+        if kv_cache is not None:
+            if capacity is not None:
+                raise ValueError(f"capacity: got {capacity} beside a kv_cache, which has its own; accepted: one of the two")
+            self._check_cache(kv_cache, batch_size)
+            capacity = kv_cache.capacity
+        past = 0 if kv_cache is None else kv_cache.length
+        cache = self._new_cache(batch_size, past + context_len, capacity)
+        self._shape = DecoderShape(batch=batch_size, new_tokens=context_len, past_tokens=past, capacity=capacity)
+        self._cache = cache
+        self._enter("prefill")
+        return self._cache
+
+    def start_decode(self, kv_cache: SyntheticKVCache | None = None) -> SyntheticKVCache:
+        """Decode on the cache of the last prefill, or on `kv_cache`; returns it.
+
+        Raises RuntimeError when there is neither, ValueError for a cache of another model.
+        """
+        if kv_cache is not None:
+            self._check_cache(kv_cache, kv_cache.batch_size)
+            self._cache = kv_cache
+        if self._cache is None:
+            raise RuntimeError("start_decode: there is no KV cache; call start_prefill first or pass kv_cache")
+        self._enter("decode")
+        return self._cache
+
+    def decode_one_token(self) -> SyntheticKVCache:
+        """Advance by one token in every sequence; returns the cache after it. Raises RuntimeError outside `decode`."""
+        if self._mode != "decode" or self._cache is None:
+            raise RuntimeError(f"decode_one_token: the mode is {self._mode!r}; call start_decode first")
+        self._cache = self._cache.extended(1)
+        self._stage_cost = None
+        return self._cache
+
+    def tree(self, name: str = "") -> CostNode:
+        """The cost tree of the present stage, with the module paths of the real model below `name`.
+
+        The vision multiplier is not in it. Raises RuntimeError while no stage was started.
+        """
+        if self._mode == "idle":
+            raise RuntimeError("no stage was started; call start_vision, start_prefill or start_decode first")
+        if self._mode == "vision":
+            return module(name, "DeepseekOCRModel", children=(self._vision.tree("model"),))
+        if self._mode == "decode":
+            return replace(self._decoder, shape=self._step_shape()).tree(name)
+        return replace(self._decoder, shape=self._shape).tree(name)
+
+    def forward_cost(self) -> Cost:
+        """All quantities of the present stage."""
+        if self._stage_cost is None:
+            if self._mode == "decode":
+                self._stage_cost = self._decode_cost()
+            else:
+                cost = self.tree().total()
+                self._stage_cost = scaled(cost, self._multiplier) if self._mode == "vision" else cost
+        return self._stage_cost
+
+    def backward_cost(self) -> BackwardCost:
+        """The gradients of the present stage; those of vision scaled as its forward is."""
+        cost = self.tree().backward()
+        if self._mode != "vision":
+            return cost
+        return BackwardCost(**{field.name: int(getattr(cost, field.name) * self._multiplier) for field in fields(cost)})
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters, whatever the stage; `forward_memory_weight` has those of the stage alone."""
+        vision = module("", "DeepseekOCRModel", children=(self._vision.tree("model"),))
+        return int(vision.total().weight_bytes) + int(self._decoder.forward_cost().weight_bytes)
+
+    def forward_memory_kvcache(self) -> Count:
+        """Bytes of the present cache, 0 before the first prefill: in `decode` before the token that the costs are for.
+
+        `forward_cost().kv_bytes` has the cache after it.
+        """
+        return 0 if self._cache is None else self._cache.kv_bytes
+
+    def _enter(self, mode: Mode) -> None:
+        self._mode = mode
+        self._stage_cost = None
+
+    def _step_shape(self) -> DecoderShape:
+        assert self._cache is not None  # the decode mode is entered with a cache only
+        cache = self._cache
+        return DecoderShape(batch=cache.batch_size, new_tokens=1, past_tokens=cache.length, capacity=cache.capacity)
+
+    def _decode_cost(self) -> Cost:
+        """The cost of the next token, from a window of steps that is evaluated in one vectorised call."""
+        step = self._step_shape()
+        key = (int(step.batch), int(step.past_tokens), step.capacity)  # of a cache, never of an array
+        if key not in self._window:
+            self._window = decode_window(
+                self._decoder, batch=key[0], past_tokens=key[1], capacity=key[2], steps=DECODE_WINDOW
+            )
+        return self._window[key]
+
+    def _new_cache(self, batch_size: int, length: int, capacity: int | None) -> SyntheticKVCache:
+        spec = self._decoder.spec
+        return SyntheticKVCache(
+            num_layers=spec.num_layers,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            dtype_bytes=self._run.dtype_bytes,
+            batch_size=batch_size,
+            length=length,
+            capacity=capacity,
+        )
+
+    def _check_cache(self, cache: SyntheticKVCache, batch_size: int) -> None:
+        fitting = self._new_cache(batch_size, cache.length, cache.capacity)
+        if cache != fitting:
+            raise ValueError(f"kv_cache: got {cache}, accepted: {fitting}")
+
+
+def decode_window(
+    decoder: Decoder, *, batch: int, past_tokens: int, capacity: int | None, steps: int
+) -> dict[tuple[int, int, int | None], Cost]:
+    """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens, capacity), evaluated in one call."""
+    import numpy as np
+
+    past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
+    shape = DecoderShape(batch=batch, new_tokens=1, past_tokens=past, capacity=capacity)
+    cost = replace(decoder, shape=shape).tree("").total()
+    columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}
+    rows = zip(*columns.values(), strict=True)
+    return {
+        (batch, past_tokens + index, capacity): Cost(**dict(zip(columns, row, strict=True)))
+        for index, row in enumerate(rows)
+    }
+
+
+def scaled(cost: Cost, factor: Fraction) -> Cost:
+    """`cost` with everything but launches and weights (resident, touched) times `factor`, rounded down to whole units."""
+    if factor == 1:
+        return cost
+    kept = ("launches", "weight_bytes", "touched_weight_bytes")
+    return replace(cost, **{name: int(int(value) * factor) for name, value in cost.as_dict().items() if name not in kept})

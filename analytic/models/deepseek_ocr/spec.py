@@ -1,0 +1,247 @@
+"""What the model is: its dimensions, from a stored preset or a Hugging Face config object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from analytic.core.checks import whole
+from analytic.io import stored
+
+SCHEMA: Final = "model_spec.v1.schema.json"
+PATCH_PX: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamSpec:
+    """SAM ViT-B: the first encoder. `image_size` is the side in pixels its position tables were built for."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    patch_size: int
+    image_size: int
+    window_size: int
+    global_attn_indexes: tuple[int, ...]
+    neck_channels: int
+    downsample_channels: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, skip=("global_attn_indexes", "downsample_channels"))
+        _divides("sam.num_heads", self.num_heads, self.hidden_size)
+        if self.patch_size != PATCH_PX:
+            raise ValueError(f"sam.patch_size: got {self.patch_size}, accepted: {PATCH_PX}; token counts rest on it")
+        _divides("sam.patch_size", self.patch_size, self.image_size)
+        beyond = [index for index in self.global_attn_indexes if not 0 <= index < self.num_layers]
+        if beyond:
+            raise ValueError(f"sam.global_attn_indexes: got {beyond}, accepted: 0 to {self.num_layers - 1}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def native_grid(self) -> int:
+        """Patches on a side of the map the position tables were built for."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipSpec:
+    """CLIP-L: the second encoder, fed with SAM's features. Its own patch embedding never runs and is not counted."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    image_size: int
+    patch_size: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        _divides("clip.num_heads", self.num_heads, self.hidden_size)
+        _divides("clip.patch_size", self.patch_size, self.image_size)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def native_grid(self) -> int:
+        """Positions on a side of the map the position table was built for."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextSpec:
+    """The decoder: `num_dense_layers` dense layers, then mixture-of-experts layers."""
+
+    hidden_size: int
+    num_layers: int
+    num_dense_layers: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    moe_intermediate_size: int
+    n_routed_experts: int
+    num_experts_per_tok: int
+    n_shared_experts: int
+    vocab_size: int
+    max_position_embeddings: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, skip=("num_dense_layers",))
+        _divides("text.num_heads", self.num_heads, self.hidden_size)
+        if self.num_kv_heads != self.num_heads:
+            raise ValueError(
+                f"text.num_kv_heads: got {self.num_kv_heads}, accepted: {self.num_heads}, one for each head; grouped heads "
+                f"are not modelled"
+            )
+        if not 0 <= self.num_dense_layers <= self.num_layers:
+            raise ValueError(f"text.num_dense_layers: got {self.num_dense_layers}, accepted: 0 to {self.num_layers}")
+        if self.num_experts_per_tok > self.n_routed_experts:
+            raise ValueError(
+                f"text.num_experts_per_tok: got {self.num_experts_per_tok}, accepted: 1 to {self.n_routed_experts}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def num_moe_layers(self) -> int:
+        """Layers with routed experts."""
+        return self.num_layers - self.num_dense_layers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """DeepSeek-OCR, or a smaller model of the same architecture."""
+
+    model_id: str
+    model_variant: str
+    image_token_id: int
+    sam: SamSpec
+    clip: ClipSpec
+    text: TextSpec
+
+    def __post_init__(self) -> None:
+        if self.sam.downsample_channels[-1] != self.clip.hidden_size:
+            raise ValueError(
+                f"sam.downsample_channels: got {self.sam.downsample_channels}, accepted: a last value of "
+                f"{self.clip.hidden_size}, the width of the CLIP encoder that it feeds"
+            )
+        if not 0 <= self.image_token_id < self.text.vocab_size:
+            raise ValueError(f"image_token_id: got {self.image_token_id}, accepted: 0 to {self.text.vocab_size - 1}")
+
+    @classmethod
+    def from_preset(cls, name: str) -> ModelSpec:
+        """The stored preset `name` (`deepseek-ocr-v1-base`, `tiny`). Raises ValueError when unknown or damaged."""
+        loaded = stored.load("presets", name, field="preset", schema=SCHEMA)
+        try:
+            return cls.from_dict(loaded)
+        except ValueError as error:
+            raise ValueError(f"preset {name}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, loaded: dict[str, Any]) -> ModelSpec:
+        """From an object that fits the schema."""
+        sam = {
+            **loaded["sam"],
+            "global_attn_indexes": tuple(loaded["sam"]["global_attn_indexes"]),
+            "downsample_channels": tuple(loaded["sam"]["downsample_channels"]),
+        }
+        return cls(
+            model_id=loaded["model_id"],
+            model_variant=loaded["model_variant"],
+            image_token_id=loaded["image_token_id"],
+            sam=SamSpec(**sam),
+            clip=ClipSpec(**loaded["clip"]),
+            text=TextSpec(**loaded["text"]),
+        )
+
+    @classmethod
+    def from_hf_config(cls, config: Any, *, model_id: str, model_variant: str) -> ModelSpec:
+        """From transformers' `UnlimitedOcrConfig` (any object with its attributes; transformers is not imported).
+
+        Raises ValueError for what this model does not describe: sliding attention, biases in the decoder, grouped routing.
+        """
+        sam, clip, text = config.vision_config.sam_config, config.vision_config.encoder_config, config.text_config
+        _refuse_unmodelled(sam, clip, text)
+        return cls(
+            model_id=model_id,
+            model_variant=model_variant,
+            image_token_id=config.image_token_id,
+            sam=SamSpec(
+                hidden_size=sam.hidden_size,
+                num_layers=sam.num_hidden_layers,
+                num_heads=sam.num_attention_heads,
+                mlp_dim=sam.mlp_dim,
+                patch_size=sam.patch_size,
+                image_size=sam.image_size,
+                window_size=sam.window_size,
+                global_attn_indexes=tuple(sam.global_attn_indexes),
+                neck_channels=sam.output_channels,
+                downsample_channels=(sam.downsample_channels[0], sam.downsample_channels[1]),
+            ),
+            clip=ClipSpec(
+                hidden_size=clip.hidden_size,
+                num_layers=clip.num_hidden_layers,
+                num_heads=clip.num_attention_heads,
+                intermediate_size=clip.intermediate_size,
+                image_size=clip.image_size,
+                patch_size=clip.patch_size,
+            ),
+            text=TextSpec(
+                hidden_size=text.hidden_size,
+                num_layers=text.num_hidden_layers,
+                num_dense_layers=text.mlp_layer_types.count("dense"),
+                num_heads=text.num_attention_heads,
+                num_kv_heads=text.num_key_value_heads,
+                intermediate_size=text.intermediate_size,
+                moe_intermediate_size=text.moe_intermediate_size,
+                n_routed_experts=text.n_routed_experts,
+                num_experts_per_tok=text.num_experts_per_tok,
+                n_shared_experts=text.n_shared_experts,
+                vocab_size=text.vocab_size,
+                max_position_embeddings=text.max_position_embeddings,
+            ),
+        )
+
+
+def _refuse_unmodelled(sam: Any, clip: Any, text: Any) -> None:
+    dense_first = sorted(text.mlp_layer_types)  # "dense" sorts before "sparse"
+    expected = {
+        "text_config.layer_types": (set(text.layer_types), {"full_attention"}),
+        "text_config.mlp_layer_types": (list(text.mlp_layer_types), dense_first),
+        "text_config.attention_bias": (text.attention_bias, False),
+        "text_config.mlp_bias": (text.mlp_bias, False),
+        "text_config.topk_method": (text.topk_method, "greedy"),
+        "text_config.tie_word_embeddings": (text.tie_word_embeddings, False),
+        "text_config.hidden_act": (text.hidden_act, "silu"),
+        "text_config.head_dim": (text.head_dim, text.hidden_size // text.num_attention_heads),
+        "vision_config.encoder_config.hidden_act": (clip.hidden_act, "quick_gelu"),
+        "vision_config.sam_config.hidden_act": (sam.hidden_act, "gelu"),
+        "vision_config.sam_config.num_channels": (sam.num_channels, 3),
+        "vision_config.sam_config.qkv_bias": (sam.qkv_bias, True),
+        "vision_config.sam_config.use_abs_pos": (sam.use_abs_pos, True),
+        "vision_config.sam_config.use_rel_pos": (sam.use_rel_pos, True),
+    }
+    for field, (got, accepted) in expected.items():
+        if got != accepted:
+            raise ValueError(f"{field}: got {got}, accepted: {accepted} (DeepSeek-OCR); no other form is modelled")
+
+
+def _check_sizes(spec: SamSpec | ClipSpec | TextSpec, skip: tuple[str, ...] = ()) -> None:
+    for field in fields(spec):
+        if field.name not in skip:
+            whole(field.name, getattr(spec, field.name))
+
+
+def _divides(field: str, parts: int, whole: int) -> None:
+    if whole % parts:
+        raise ValueError(f"{field}: got {parts}, accepted: a divisor of {whole}")

@@ -1,0 +1,311 @@
+"""What is asked of the model: how a page is cut into views, and what each decoder position holds.
+
+The crop grid follows from the shape of the image alone, as in the vendor's preprocessing: no crops when both sides fit one
+tile, else the grid of 2 to 9 tiles whose aspect ratio is nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from analytic.core.checks import whole
+from analytic.io import stored
+
+TILE_PX: Final = 640
+MIN_TILES: Final = 2
+MAX_TILES: Final = 9
+PX_PER_TOKEN: Final = 64  # 16 px a patch, then two convolutions of stride 2
+PROFILE_SCHEMA: Final = "workload_profile.v1.schema.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class CropGrid:
+    """Local tiles: `columns` x `rows`, written `2x3`; 2 to 9 tiles in all."""
+
+    columns: int
+    rows: int
+
+    def __post_init__(self) -> None:
+        whole("crop grid columns", self.columns)
+        whole("crop grid rows", self.rows)
+        if not MIN_TILES <= self.tiles <= MAX_TILES:
+            raise ValueError(
+                f"crop grid: got {self} ({self.tiles} tiles), accepted: WxH with {MIN_TILES} to {MAX_TILES} tiles, "
+                f"such as 2x1 or 2x3"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.columns}x{self.rows}"
+
+    @property
+    def tiles(self) -> int:
+        """Number of local views."""
+        return self.columns * self.rows
+
+    @classmethod
+    def parse(cls, text: str) -> CropGrid:
+        """From `WxH`. Raises ValueError for anything else, and for fewer than 2 or more than 9 tiles."""
+        columns, rows = parse_pair("crop grid", text, example="2x3")
+        return cls(columns=columns, rows=rows)
+
+
+def parse_pair(field: str, text: str, *, example: str) -> tuple[int, int]:
+    """Two positive whole numbers written `WxH`. Raises ValueError naming `field` otherwise."""
+    left, cross, right = text.strip().lower().partition("x")
+    digits = left.isascii() and left.isdigit() and right.isascii() and right.isdigit()
+    if not (cross and digits and int(left) > 0 and int(right) > 0):
+        raise ValueError(f"{field}: got {text!r}, accepted: WxH in positive whole numbers, such as {example}")
+    return int(left), int(right)
+
+
+ALL_GRIDS: Final = tuple(
+    CropGrid(columns=columns, rows=rows)
+    for columns, rows in sorted(
+        (
+            (columns, rows)
+            for columns in range(1, MAX_TILES + 1)
+            for rows in range(1, MAX_TILES + 1)
+            if MIN_TILES <= columns * rows <= MAX_TILES
+        ),
+        key=lambda pair: pair[0] * pair[1],
+    )
+)
+"""The 22 grids, fewest tiles first, narrow before wide: the order in which the crop rule tries them."""
+
+
+def crop_grid_for(width_px: int, height_px: int, *, tile_px: int = TILE_PX) -> CropGrid | None:
+    """The grid for an image of this shape; None when both sides fit one tile.
+
+    The nearest aspect ratio wins. On a tie the later grid wins when the image has more than half of the grid's pixels.
+    """
+    whole("image width", width_px)
+    whole("image height", height_px)
+    if max(width_px, height_px) <= tile_px:
+        return None
+    ratio, best, distance = width_px / height_px, ALL_GRIDS[0], float("inf")
+    for grid in ALL_GRIDS:
+        off = abs(ratio - grid.columns / grid.rows)
+        fills = width_px * height_px > 0.5 * tile_px * tile_px * grid.tiles
+        if off < distance or (off == distance and fills):
+            best, distance = grid, off
+    return best
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewGroup:
+    """`count` square views of `side_px` pixels that run as one call."""
+
+    side_px: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VisionWorkload:
+    """The views of one page: a global view of `base_size` pixels and, with a grid, local views of `image_size`."""
+
+    base_size: int
+    image_size: int
+    grid: CropGrid | None
+
+    def __post_init__(self) -> None:
+        for field in ("base_size", "image_size"):
+            size = getattr(self, field)
+            whole(field, size)
+            if size % PX_PER_TOKEN:
+                raise ValueError(f"{field}: got {size}, accepted: a multiple of {PX_PER_TOKEN}")
+
+    @classmethod
+    def from_image(cls, width_px: int, height_px: int) -> VisionWorkload:
+        """Gundam mode (1024 + n x 640) for an image of this shape."""
+        return cls(base_size=1024, image_size=TILE_PX, grid=crop_grid_for(width_px, height_px))
+
+    @property
+    def view_groups(self) -> tuple[ViewGroup, ...]:
+        """Views of equal size, the global one first."""
+        one = ViewGroup(side_px=self.base_size, count=1)
+        if self.grid is None:
+            return (one,)
+        return one, ViewGroup(side_px=self.image_size, count=self.grid.tiles)
+
+    @property
+    def num_views(self) -> int:
+        """Global and local views together."""
+        return sum(group.count for group in self.view_groups)
+
+    @property
+    def global_tokens(self) -> int:
+        """q rows of q tokens and a newline, and the separator; q = base_size / 64."""
+        q = self.base_size // PX_PER_TOKEN
+        return q * (q + 1) + 1
+
+    @property
+    def newline_rows(self) -> int:
+        """Rows of local tokens, each ending in a newline."""
+        return 0 if self.grid is None else self.grid.rows * (self.image_size // PX_PER_TOKEN)
+
+    @property
+    def local_tokens(self) -> int:
+        """Rows over all tiles, each with one newline; 0 without crops."""
+        if self.grid is None:
+            return 0
+        return self.newline_rows * (self.grid.columns * (self.image_size // PX_PER_TOKEN) + 1)
+
+    @property
+    def image_tokens(self) -> int:
+        """Decoder positions that the page's image takes."""
+        return self.global_tokens + self.local_tokens
+
+    @classmethod
+    def of_record(cls, page: Mapping[str, Any]) -> VisionWorkload:
+        """The page as a point of a record holds it: `base_size_px`, `image_size_px`, and `crop_grid` or null."""
+        grid = None if page["crop_grid"] is None else CropGrid.parse(page["crop_grid"])
+        return cls(base_size=page["base_size_px"], image_size=page["image_size_px"], grid=grid)
+
+    def as_json(self) -> dict[str, Any]:
+        """How a point of a page is named in files: its label and grid, views and image tokens."""
+        return {
+            "page": self.label,
+            "crop_grid": None if self.grid is None else str(self.grid),
+            "views": self.num_views,
+            "image_tokens": self.image_tokens,
+        }
+
+    @property
+    def label(self) -> str:
+        """`gundam-2x3` or the mode's name, else the size: what test ids and tables show."""
+        for mode, workload in MODES.items():
+            if workload == self:
+                return mode
+        if self.grid is None:
+            return f"{self.base_size}px"
+        return f"gundam-{self.grid}"
+
+
+MODES: Final = {
+    "tiny": VisionWorkload(base_size=512, image_size=512, grid=None),
+    "small": VisionWorkload(base_size=640, image_size=640, grid=None),
+    "base": VisionWorkload(base_size=1024, image_size=1024, grid=None),
+    "large": VisionWorkload(base_size=1280, image_size=1280, grid=None),
+}
+"""The modes without crops. Gundam is a 1024 px view and the crops of `crop_grid_for`."""
+
+
+def gundam(grid: CropGrid | None) -> VisionWorkload:
+    """Gundam mode with this grid; without one, the global view alone."""
+    return VisionWorkload(base_size=1024, image_size=TILE_PX, grid=grid)
+
+
+SWEPT_PAGES: Final = ("base", "1x2", "1x3", "2x2", "1x5", "2x3", "1x7", "2x4", "3x3")
+"""What is swept over views: the single view, and for each number of tiles the squarest grid, upright rather than wide."""
+
+
+def parse_page(field: str, text: str) -> VisionWorkload:
+    """The page behind the name of a mode, or a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
+    if text in MODES:
+        return MODES[text]
+    try:
+        return gundam(CropGrid.parse(text))
+    except ValueError as error:
+        raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(MODES)}") from error
+
+
+PAGE_SIZES: Final = {
+    "a4-200dpi": (1654, 2339),
+    "a4-landscape": (2339, 1654),
+    "letter-200dpi": (1700, 2200),
+    "book-spread": (2480, 1754),
+    "slide-16x9": (1920, 1080),
+    "slide-4x3": (1600, 1200),
+    "newspaper": (2500, 3900),
+    "tall-receipt": (600, 2400),
+    "wide-banner": (3000, 500),
+    "exam-paper": (1440, 2037),
+    "thumbnail": (600, 400),
+}
+"""Shapes of pages in pixels as document benchmarks have them, from spread to receipt."""
+
+
+def page_of(label: str) -> VisionWorkload:
+    """The page behind a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
+
+    Raises ValueError for any other.
+    """
+    if label in MODES:
+        return MODES[label]
+    if label in PAGE_SIZES:
+        return VisionWorkload.from_image(*PAGE_SIZES[label])
+    if label.startswith("gundam-"):
+        return gundam(CropGrid.parse(label.removeprefix("gundam-")))
+    if label.endswith("px"):
+        return VisionWorkload.from_image(*parse_pair("page", label.removesuffix("px"), example="1654x2339px"))
+    raise ValueError(
+        f"page: got {label!r}, accepted: {', '.join(MODES)}, gundam-WxH, WxHpx in pixels, or {', '.join(PAGE_SIZES)}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenLayout:
+    """What the positions of a sequence hold: one BOS, the image, then text."""
+
+    seq_len: int
+    image_tokens: int
+    bos_tokens: int
+    text_tokens: int
+
+    @classmethod
+    def of(cls, seq_len: int, workload: VisionWorkload | None) -> TokenLayout:
+        """The layout of a requested length: image tokens of the page, one BOS, and text in what is left.
+
+        Without a page every position but the BOS is text. Raises ValueError naming the least length that works when the
+        image does not fit.
+        """
+        whole("seq_len", seq_len)
+        image = 0 if workload is None else workload.image_tokens
+        if seq_len < image + 1:
+            views = "" if workload is None else f" ({workload.label}: {image} image tokens and 1 BOS)"
+            raise ValueError(
+                f"seq_len: got {seq_len}, accepted: at least {image + 1} for this page{views}; "
+                f"ask for a longer sequence, a smaller grid, or no image"
+            )
+        return cls(seq_len=seq_len, image_tokens=image, bos_tokens=1, text_tokens=seq_len - image - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OCRWorkloadProfile:
+    """A named, reproducible page: views, sequence length, greedy decoding of `max_new_tokens`."""
+
+    profile_id: str
+    description: str
+    seq_len: int
+    base_size: int
+    image_size: int
+    crop_mode: bool
+    crop_grid: CropGrid | None
+    decoding: str
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.crop_grid is not None and not self.crop_mode:
+            raise ValueError(f"crop_grid: got {self.crop_grid}, accepted: null while crop_mode is false")
+        whole("max_new_tokens", self.max_new_tokens)
+        TokenLayout.of(self.seq_len, self.vision)
+
+    @property
+    def vision(self) -> VisionWorkload:
+        """The views of the page."""
+        return VisionWorkload(base_size=self.base_size, image_size=self.image_size, grid=self.crop_grid)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """What the positions hold."""
+        return TokenLayout.of(self.seq_len, self.vision)
+
+    @classmethod
+    def from_stored(cls, name: str) -> OCRWorkloadProfile:
+        """The stored profile `name`. Raises ValueError when unknown or damaged."""
+        loaded: dict[str, Any] = stored.load("profiles", name, field="profile", schema=PROFILE_SCHEMA)
+        loaded.pop("schema_version")
+        grid = loaded.pop("crop_grid")
+        return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)

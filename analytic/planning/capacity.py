@@ -1,0 +1,148 @@
+"""How many pages fit: the largest batch, and the most pages in flight, in a device's memory.
+
+A batch holds the weights, the KV cache of every page at its full length, and the activations of the stage that needs most,
+run on the whole batch at once. Pages in flight share the weights and keep a cache each, but pass vision and prefill one
+at a time, as a server with continuous batching runs them; decode runs on all of them. Pages of several shapes in flight
+take the mean cache of the mix, so a run of pages longer than the mean needs room beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from analytic.core.checks import whole
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+from analytic.planning.mix import Mix
+
+MOST_PAGES: Final = 1 << 20
+"""More pages are not tried: where so many fit, at least so many do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """Memory of a number of pages, in bytes: parameters, cache, and the largest activations of any stage."""
+
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All three together."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """The parts and their sum (schemas/capacity.v1.schema.json)."""
+        return {**asdict(self), "total_bytes": self.total_bytes}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capacity:
+    """What fits in `memory_bytes`: pages as one batch, and pages in flight; 0 where not one does, at most MOST_PAGES."""
+
+    memory_bytes: int
+    batch_size: int
+    pages_in_flight: int
+    one_page: Demand
+    batch: Demand | None
+    in_flight: Demand | None
+
+
+class PageMemory:
+    """The memory that pages of one shape need, from the closed form."""
+
+    def __init__(
+        self, spec: ModelSpec, run: Execution, *, seq_len: int, new_tokens: int, page: VisionWorkload | None
+    ) -> None:
+        """Raises ValueError for a length that the page does not fit in, and for counts below one."""
+        whole("new_tokens", new_tokens)
+        TokenLayout.of(seq_len, page)
+        self._model = DeepseekOCRModel.from_spec(spec, run=run)
+        self._seq_len, self._new_tokens, self._page = seq_len, new_tokens, page
+
+    def of_batch(self, pages: int) -> Demand:
+        """`pages` pages through every stage together."""
+        return self._demand(pages, together=pages)
+
+    def in_flight(self, pages: int) -> Demand:
+        """`pages` pages decoding together while one at a time passes vision and prefill."""
+        return self._demand(pages, together=1)
+
+    def _demand(self, pages: int, *, together: int) -> Demand:
+        model, peaks = self._model, []
+        if self._page is not None:
+            model.start_vision(self._page, batch_size=together)
+            peaks.append(int(model.forward_memory_activation()))
+        model.start_prefill(self._seq_len, together)
+        peaks.append(int(model.forward_memory_activation()))
+        # the first new token comes from the prefill, and the last is not fed back
+        longest = model.start_decode(kv_cache=model.start_prefill(self._seq_len + self._new_tokens - 1, pages))
+        peaks.append(int(model.forward_memory_activation()))
+        return Demand(weight_bytes=model.weight_bytes, kv_bytes=longest.kv_bytes, activation_bytes=max(peaks))
+
+
+class MixMemory:
+    """The memory of a mix in flight: weights once, the mean cache of the mix, the activations of its largest shape."""
+
+    def __init__(self, spec: ModelSpec, run: Execution, mix: Mix) -> None:
+        self._pages = [
+            (one.share, PageMemory(spec, run, seq_len=one.seq_len, new_tokens=mix.new_tokens, page=one.page))
+            for one in mix.pages
+        ]
+
+    def in_flight(self, pages: int) -> Demand:
+        """`pages` pages of the mix decoding together while one of any shape passes vision and prefill."""
+        found = [(share, memory.in_flight(pages)) for share, memory in self._pages]
+        return Demand(
+            weight_bytes=found[0][1].weight_bytes,
+            kv_bytes=math.ceil(math.fsum(share * need.kv_bytes for share, need in found)),
+            activation_bytes=max(need.activation_bytes for _, need in found),
+        )
+
+    def most_in_flight(self, memory_bytes: int) -> int:
+        """The most pages in flight that fit in `memory_bytes`; 0 where not even one does."""
+        return _most(lambda pages: self.in_flight(pages).total_bytes <= memory_bytes)
+
+
+def capacity(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    memory_bytes: int,
+    seq_len: int,
+    new_tokens: int,
+    page: VisionWorkload | None,
+) -> Capacity:
+    """The most pages of one shape that fit in `memory_bytes`. Raises ValueError for counts below one."""
+    whole("memory_bytes", memory_bytes, most=1 << 60)
+    memory = PageMemory(spec, run, seq_len=seq_len, new_tokens=new_tokens, page=page)
+    batch = _most(lambda pages: memory.of_batch(pages).total_bytes <= memory_bytes)
+    flying = _most(lambda pages: memory.in_flight(pages).total_bytes <= memory_bytes)
+    return Capacity(
+        memory_bytes=memory_bytes,
+        batch_size=batch,
+        pages_in_flight=flying,
+        one_page=memory.of_batch(1),
+        batch=memory.of_batch(batch) if batch else None,
+        in_flight=memory.in_flight(flying) if flying else None,
+    )
+
+
+def _most(fits: Callable[[int], bool]) -> int:
+    """The largest number up to MOST_PAGES that fits, by doubling and halving; 0 when 1 does not."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= MOST_PAGES and fits(high):
+        low, high = high, high * 2
+    high = min(high, MOST_PAGES + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,265 @@
+"""How fast a device has to be for an answer in time: FLOP/s and bytes/s for a first token, and for each further one.
+
+A first token takes vision and prefill of a page; a further one takes a decode step. To be done within a time, a device has
+to sustain both rates at once: executed FLOPs over the time, and fused bytes over the time. Both are least rates, with
+products and traffic wholly overlapped and nothing else to wait for, so a device below one of them can not answer in time,
+and one whose datasheet holds both may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from analytic.core.checks import MOST_STEPS, whole
+from analytic.core.cost import Cost, in_sequence
+from analytic.core.execution import Execution
+from analytic.io.table import aligned
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import VisionWorkload
+from analytic.prediction import hardware
+
+SCHEMA: Final = "serving_demand.v1.schema.json"
+FIRST_TOKEN_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+TOKEN_S: Final = (0.005, 0.010, 0.020, 0.050)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequiredRates:
+    """What has to be sustained to be done within `time_s`, and the devices that have both on their datasheet."""
+
+    time_s: float
+    flops_per_s: float
+    bytes_per_s: float
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One token's work, and the rates that each target time asks for.
+
+    seq_len      decoder positions of the prefill
+    page         what vision reads before the first token; None for a further token, which reads no page
+    context_len  positions in the cache before a further token; None for the first
+    """
+
+    seq_len: int
+    page: VisionWorkload | None
+    context_len: int | None
+    executed_flops: int
+    fused_bytes: int
+    targets: tuple[RequiredRates, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The point and its targets (schemas/serving_demand.v1.schema.json)."""
+        place = {"context_len": self.context_len} if self.page is None else self.page.as_json()
+        return {
+            "seq_len": self.seq_len,
+            **place,
+            "executed_flops": self.executed_flops,
+            "fused_bytes": self.fused_bytes,
+            "targets": [{**asdict(rates), "devices": list(rates.devices)} for rates in self.targets],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServingDemand:
+    """The rates over lengths and pages. `left_out`: (length, page, least length) of pages that do not fit in a length."""
+
+    spec: ModelSpec
+    run: Execution
+    batch_size: int
+    decode_steps: int
+    first_token: tuple[Answer, ...]
+    further_token: tuple[Answer, ...]
+    left_out: tuple[tuple[int, str, int], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The file (schemas/serving_demand.v1.schema.json)."""
+        return {
+            "schema_version": "1.0",
+            "model": {"model_id": self.spec.model_id, "model_variant": self.spec.model_variant},
+            "dtype": self.run.dtype,
+            "batch_size": self.batch_size,
+            "decode_steps": self.decode_steps,
+            "first_token": [answer.as_json() for answer in self.first_token],
+            "further_token": [answer.as_json() for answer in self.further_token],
+            "left_out": [
+                {"seq_len": length, "page": page, "least_seq_len": least} for length, page, least in self.left_out
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """A target time over all points: the least and the most of each rate, and the devices that have both at every point."""
+
+    time_s: float
+    flops_per_s: tuple[float, float]
+    bytes_per_s: tuple[float, float]
+    devices: tuple[str, ...]
+
+
+def serving_demand(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    seq_lens: Sequence[int],
+    pages: Sequence[VisionWorkload],
+    batch_size: int,
+    decode_steps: int,
+    first_token_s: Sequence[float] = FIRST_TOKEN_S,
+    token_s: Sequence[float] = TOKEN_S,
+) -> ServingDemand:
+    """The rates for every length with every page that fits in it, and for the last of `decode_steps` tokens after it.
+
+    That token sees the longest context, so the ones before it ask for less. Raises ValueError for counts below one and for
+    times that are not above zero.
+    """
+    if not seq_lens:
+        raise ValueError("seq_lens: got none, accepted: at least one length")
+    for length in seq_lens:
+        whole("seq_lens", length)
+    whole("decode_steps", decode_steps, most=MOST_STEPS)
+    for field, times in (("first_token_s", first_token_s), ("token_s", token_s)):
+        _require_times(field, times)
+    root = DeepseekOCRModel.from_spec(spec, run=run)
+    vision = {page: _vision(root, page, batch_size) for page in pages}
+    first, further, left_out = [], [], []
+    for seq_len in seq_lens:
+        root.start_prefill(seq_len, batch_size)
+        prefill = root.forward_cost()
+        for page, seen in vision.items():
+            if seq_len <= page.image_tokens:
+                left_out.append((seq_len, page.label, page.image_tokens + 1))
+                continue
+            first.append(_answer(in_sequence((seen, prefill)), run, first_token_s, seq_len=seq_len, page=page))
+        context = seq_len + decode_steps - 1
+        root.start_decode(root.start_prefill(context, batch_size))
+        further.append(_answer(root.forward_cost(), run, token_s, seq_len=seq_len, context_len=context))
+    return ServingDemand(
+        spec=spec,
+        run=run,
+        batch_size=batch_size,
+        decode_steps=decode_steps,
+        first_token=tuple(first),
+        further_token=tuple(further),
+        left_out=tuple(left_out),
+    )
+
+
+def spreads(answers: Sequence[Answer]) -> list[Spread]:
+    """Every target time over all `answers`, in the order of the times."""
+    found = []
+    for rates in zip(*(answer.targets for answer in answers), strict=True):
+        flops, moved = [one.flops_per_s for one in rates], [one.bytes_per_s for one in rates]
+        everywhere = set.intersection(*(set(one.devices) for one in rates))
+        found.append(
+            Spread(
+                time_s=rates[0].time_s,
+                flops_per_s=(min(flops), max(flops)),
+                bytes_per_s=(min(moved), max(moved)),
+                devices=tuple(name for name in rates[0].devices if name in everywhere),
+            )
+        )
+    return found
+
+
+def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
+    """One row a target time, to be shown: the time, TFLOP/s and GB/s from least to most, and whose datasheet has them."""
+    rows = [["within", "TFLOP/s", "GB/s", "on the datasheet of"]]
+    for one in spreads(answers):
+        within = f"{one.time_s:g} s" if one.time_s >= 0.1 else f"{one.time_s * 1e3:g} ms"
+        rows.append([within, _between(one.flops_per_s, 1e12), _between(one.bytes_per_s, 1e9), _those(one.devices, dtype)])
+    return rows
+
+
+def within(time_s: float) -> str:
+    """A target time, to be shown: `0.5 s`, `20 ms`."""
+    return f"{time_s:g} s" if time_s >= 0.1 else f"{time_s * 1e3:g} ms"
+
+
+def lines(demand: ServingDemand) -> list[str]:
+    """The target times over all points, for a terminal."""
+    dtype = demand.run.dtype
+    found = [f"{demand.spec.model_variant}, {dtype}, batch {demand.batch_size}: rates that have to be sustained"]
+    for heading, answers in (
+        ("first token, lengths and pages", demand.first_token),
+        ("further token, lengths", demand.further_token),
+    ):
+        if answers:
+            found += [f"{heading}: {len(answers)}", *aligned(spread_rows(answers, dtype), left=4)]
+    able = len(devices_with(0, 0, dtype))
+    found.append(f"datasheets: of {able} devices that have a dense peak for {dtype}")
+    if demand.left_out:
+        found.append(f"left out: {len(demand.left_out)} pages in a length that they do not fit in")
+    return found
+
+
+def devices_with(flops_per_s: float, bytes_per_s: float, dtype: str) -> tuple[str, ...]:
+    """The devices whose datasheet has both rates, dense in `dtype`; those without a unit for it have not."""
+    return tuple(
+        one.name
+        for one in hardware.devices()
+        if (peak := one.flops_per_s(dtype)) is not None and peak >= flops_per_s and one.bandwidth_bytes_per_s >= bytes_per_s
+    )
+
+
+def _vision(root: DeepseekOCRModel, page: VisionWorkload, batch_size: int) -> Cost:
+    root.start_vision(page, batch_size=batch_size)
+    return root.forward_cost()
+
+
+def _answer(
+    cost: Cost,
+    run: Execution,
+    times_s: Sequence[float],
+    *,
+    seq_len: int,
+    page: VisionWorkload | None = None,
+    context_len: int | None = None,
+) -> Answer:
+    flops, moved = int(cost.executed_flops), int(cost.fused_bytes)
+    targets = [
+        RequiredRates(
+            time_s=time_s,
+            flops_per_s=flops / time_s,
+            bytes_per_s=moved / time_s,
+            devices=devices_with(flops / time_s, moved / time_s, run.dtype),
+        )
+        for time_s in times_s
+    ]
+    return Answer(
+        seq_len=seq_len,
+        page=page,
+        context_len=context_len,
+        executed_flops=flops,
+        fused_bytes=moved,
+        targets=tuple(targets),
+    )
+
+
+def _between(ends: tuple[float, float], unit: float) -> str:
+    low, high = (f"{end / unit:,.3g}" if end < 1e3 * unit else f"{end / unit:,.0f}" for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
+def _those(devices: Sequence[str], dtype: str) -> str:
+    """Which of the devices with a unit for `dtype`: the shorter of those that are and those that are not."""
+    able = devices_with(0, 0, dtype)
+    missing = [name for name in able if name not in devices]
+    if not missing:
+        return f"all {len(able)}"
+    if len(missing) <= len(devices):
+        return f"{len(devices)} of {len(able)}, not {', '.join(missing)}"
+    return f"{len(devices)} of {len(able)}: {', '.join(devices)}" if devices else f"none of {len(able)}"
+
+
+def _require_times(field: str, times_s: Sequence[float]) -> None:
+    if not times_s:
+        raise ValueError(f"{field}: got none, accepted: at least one time")
+    for time_s in times_s:
+        if not 0 < time_s < float("inf"):
+            raise ValueError(f"{field}: got {time_s}, accepted: seconds above zero")

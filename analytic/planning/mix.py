@@ -1,0 +1,119 @@
+"""A mix of pages: which shapes a device is asked to read, in which shares, and how many tokens it answers with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from analytic.core.checks import whole
+from analytic.models.deepseek_ocr.workload import (
+    MAX_TILES,
+    MIN_TILES,
+    MODES,
+    PAGE_SIZES,
+    CropGrid,
+    TokenLayout,
+    VisionWorkload,
+    gundam,
+    page_of,
+)
+
+NO_IMAGE: Final = "no image"
+MOST_OFF: Final = 1e-6
+"""How far from 1 the shares may sum up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageShare:
+    """Pages of one shape: `share` of all of them, each a prefill of `seq_len` positions.
+
+    label  as tables and records call the page
+    page   None for the decoder alone
+    """
+
+    label: str
+    share: float
+    page: VisionWorkload | None
+    seq_len: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"mix: got a share of {self.share:g} for {self.label}, accepted: above 0 and at most 1")
+        TokenLayout.of(self.seq_len, self.page)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """Pages of several shapes, whose shares sum up to 1; each is answered with `new_tokens` tokens."""
+
+    pages: tuple[PageShare, ...]
+    new_tokens: int
+
+    def __post_init__(self) -> None:
+        whole("new_tokens", self.new_tokens)
+        labels = [one.label for one in self.pages]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"mix: got {label} {labels.count(label)} times, accepted: each page once")
+        total = math.fsum(one.share for one in self.pages)
+        if abs(total - 1) > MOST_OFF:
+            raise ValueError(f"mix: got shares that sum up to {total:g}, accepted: 1, such as a4-200dpi=0.7 base=0.3")
+
+    @classmethod
+    def of_one(cls, page: VisionWorkload | None, *, seq_len: int, new_tokens: int) -> Mix:
+        """Pages of one shape only."""
+        label = NO_IMAGE if page is None else page.label
+        return cls(pages=(PageShare(label=label, share=1.0, page=page, seq_len=seq_len),), new_tokens=new_tokens)
+
+    @classmethod
+    def parsed(cls, texts: Sequence[str], *, seq_len: int | None, prompt_tokens: int, new_tokens: int) -> Mix:
+        """From `PAGE=SHARE` each; without a `seq_len` a page takes what its image, one BOS and the prompt do.
+
+        Raises ValueError naming `mix` and what of it can not be used.
+        """
+        whole("prompt_tokens", prompt_tokens, least=0)
+        pages = []
+        for text in texts:
+            name, equals, number = text.partition("=")
+            try:
+                share = float(number)
+            except ValueError:
+                share = math.nan
+            if not equals or math.isnan(share):
+                raise ValueError(f"mix: got {text!r}, accepted: PAGE=SHARE with a number, such as a4-200dpi=0.7")
+            label, page = _page(name)
+            length = page.image_tokens + 1 + prompt_tokens if seq_len is None else seq_len
+            pages.append(PageShare(label=label, share=share, page=page, seq_len=length))
+        return cls(pages=tuple(pages), new_tokens=new_tokens)
+
+    @property
+    def alone(self) -> tuple[Mix, ...]:
+        """Each shape of page, as if all pages were of it."""
+        return tuple(Mix(pages=(replace(one, share=1.0),), new_tokens=self.new_tokens) for one in self.pages)
+
+    @property
+    def decode_steps(self) -> int:
+        """Decode steps of a page: its first token comes from the prefill."""
+        return self.new_tokens - 1
+
+    @property
+    def mean_context_len(self) -> int:
+        """Positions in the cache before a decode step, the mean over pages and steps, rounded down."""
+        prefilled = math.fsum(one.share * one.seq_len for one in self.pages)
+        return int(prefilled + max(0, self.decode_steps - 1) / 2)
+
+
+def _page(name: str) -> tuple[str, VisionWorkload]:
+    """The label and the page behind a name of `page_of`, or a grid such as `2x3`."""
+    try:
+        if name[:1].isdigit() and not name.endswith("px"):
+            page = gundam(CropGrid.parse(name))
+            return page.label, page
+        return name, page_of(name)
+    except ValueError as error:
+        raise ValueError(
+            f"mix: got {name!r}, accepted: {', '.join(MODES)}, a grid of {MIN_TILES} to {MAX_TILES} tiles such as 2x3, "
+            f"pixels such as 1654x2339px, or {', '.join(PAGE_SIZES)}"
+        ) from error

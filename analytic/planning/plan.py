@@ -1,0 +1,170 @@
+"""Capacity planning: what fits of every page of a mix and of the mix, and what a device gets done with it, at what cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.planning.capacity import Capacity, Demand, MixMemory, capacity
+from analytic.planning.mix import Mix, PageShare
+from analytic.planning.throughput import Service, best, services
+from analytic.planning.times import Times
+
+ALWAYS: Final = "a next page is always there, and the host and the cutting of images take no time"
+ASSUMED: Final = (
+    "one page at a time in vision and prefill, and none of them beside a decode step",
+    "all in flight decode together at the mean context, to the same number of tokens, their experts spread evenly",
+    ALWAYS,
+)
+ASSUMED_OF_BATCHES: Final = (
+    "a batch of one shape passes vision, prefill and decode together",
+    "every later token takes what the timed ones do",
+    ALWAYS,
+)
+"""What a plan takes for granted; of measured times, which are of whole batches."""
+MOST_PRICE: Final = 1e9
+"""The highest price of an hour that is taken: far from overflow in any currency."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PagePlan:
+    """One shape of page as if all were of it: what fits, and the services with so many in flight (empty: none asked)."""
+
+    page: PageShare
+    fits: Capacity
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a device holds and gets done of a mix of pages.
+
+    device          name of the datasheet; None where only a memory was given
+    times           where seconds are from; None where only memory was asked about
+    price_per_hour  of the device, in any currency; None where no cost was asked about
+    pages_in_flight most pages of the mix that fit, with what they need; None where none does
+    """
+
+    spec: ModelSpec
+    run: Execution
+    device: str | None
+    memory_bytes: int
+    mix: Mix
+    times: Times | None
+    price_per_hour: float | None
+    pages: tuple[PagePlan, ...]
+    pages_in_flight: int
+    in_flight: Demand | None
+    services: tuple[Service, ...]
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the services take for granted."""
+        if self.times is None:
+            return ()
+        return ASSUMED if self.times.batch_size is None else ASSUMED_OF_BATCHES
+
+    def as_json(self) -> dict[str, Any]:
+        """The file (schemas/capacity.v1.schema.json)."""
+        times = self.times
+        return {
+            "schema_version": "1.0",
+            "model": {"model_id": self.spec.model_id, "model_variant": self.spec.model_variant},
+            "execution": {name: getattr(self.run, name) for name in ("attention", "experts", "dtype")},
+            "device": self.device,
+            "memory_bytes": self.memory_bytes,
+            "new_tokens": self.mix.new_tokens,
+            "price_per_hour": self.price_per_hour,
+            "times": None
+            if times is None
+            else {
+                "source": times.source,
+                "told": times.told,
+                "file": times.file,
+                "batch_size": times.batch_size,
+                "assumed": list(self.assumed),
+            },
+            "pages": [self._page_json(one) for one in self.pages],
+            "mix": {
+                "in_flight": _demand(self.pages_in_flight, self.in_flight),
+                **self._services_json(self.services),
+            },
+        }
+
+    def _page_json(self, one: PagePlan) -> dict[str, Any]:
+        page, fits = one.page, one.fits
+        shape = {"crop_grid": None, "views": 0, "image_tokens": 0} if page.page is None else page.page.as_json()
+        return {
+            **shape,
+            "page": page.label,
+            "share": page.share,
+            "seq_len": page.seq_len,
+            "one_page": fits.one_page.as_json(),
+            "largest_batch": _demand(fits.batch_size, fits.batch),
+            "in_flight": _demand(fits.pages_in_flight, fits.in_flight),
+            **self._services_json(one.services),
+        }
+
+    def _services_json(self, found: tuple[Service, ...]) -> dict[str, Any]:
+        chosen = best(found)
+        return {
+            "best": None if chosen is None else chosen.as_json(self.price_per_hour),
+            "by_pages_in_flight": [one.as_json(self.price_per_hour) for one in found],
+        }
+
+
+def plan(
+    spec: ModelSpec,
+    run: Execution,
+    mix: Mix,
+    *,
+    device: str | None,
+    memory_bytes: int,
+    times: Times | None,
+    price_per_hour: float | None,
+) -> Plan:
+    """The plan of `mix` in `memory_bytes`. Raises ValueError for a price that is not above zero, or beyond MOST_PRICE.
+
+    Raises ValueError too for times of a batch that does not fit.
+    """
+    if price_per_hour is not None and not 0 < price_per_hour <= MOST_PRICE:
+        raise ValueError(
+            f"price_per_hour: got {price_per_hour:g}, accepted: the price of an hour of the device, above zero and at most "
+            f"{MOST_PRICE:g}"
+        )
+    pages = []
+    for page, alone in zip(mix.pages, mix.alone, strict=True):
+        fits = capacity(
+            spec, run, memory_bytes=memory_bytes, seq_len=page.seq_len, new_tokens=mix.new_tokens, page=page.page
+        )
+        most = fits.pages_in_flight if times is None or times.batch_size is None else fits.batch_size
+        if times is not None and times.batch_size is not None and times.batch_size > most:
+            raise ValueError(
+                f"record: got times of batches of {times.batch_size}, accepted: at most {most}, which fit of {page.label} "
+                f"in {memory_bytes / 1e9:g} GB; give a record of a smaller --batch-size, or more memory"
+            )
+        found = () if times is None else services(alone, times, most)
+        pages.append(PagePlan(page=page, fits=fits, services=found))
+    memory = MixMemory(spec, run, mix)
+    most = memory.most_in_flight(memory_bytes)
+    return Plan(
+        spec=spec,
+        run=run,
+        device=device,
+        memory_bytes=memory_bytes,
+        mix=mix,
+        times=times,
+        price_per_hour=price_per_hour,
+        pages=tuple(pages),
+        pages_in_flight=most,
+        in_flight=memory.in_flight(most) if most else None,
+        services=() if times is None else services(mix, times, most),
+    )
+
+
+def _demand(pages: int, need: Demand | None) -> dict[str, int | None]:
+    if need is None:
+        return {"pages": pages, **dict.fromkeys((*(field.name for field in fields(Demand)), "total_bytes"))}
+    return {"pages": pages, **need.as_json()}

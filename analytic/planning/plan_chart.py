@@ -1,0 +1,66 @@
+"""The picture of a plan: pages/s over pages in flight, of each shape alone and of the mix, to the end of the memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from analytic.io.charts import INK, MARKERS, SERIES, figure, label, legend, log_axis, plain
+from analytic.io.table import three_digits
+from analytic.planning.plan import Plan
+from analytic.planning.throughput import Service, best
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE_IN: Final = (6.4, 4.4)
+WORTH: Final = {"floor": "pages/s at most (floor)", "predicted": "predicted pages/s", "measured": "measured pages/s"}
+
+
+def drawn(plan: Plan) -> Figure:
+    """The chart; a mark on each line at its most pages/s. Raises ValueError where there is nothing to draw."""
+    if plan.times is None or not plan.services:
+        raise ValueError(
+            f"memory: got {plan.memory_bytes / 1e9:g} GB, which no page fits in, accepted: more, to have pages/s to draw"
+        )
+    chart, axes = figure(size_in=SIZE_IN)
+    if len(plan.pages) > 1:
+        _line(axes, plan.services, name="the mix", color=INK, number=0, width=2.8)
+        for number, one in enumerate(plan.pages):
+            color = SERIES[number % len(SERIES)]
+            _line(axes, one.services, name=f"{one.page.label} alone", color=color, number=number + 1, width=1.5)
+    else:
+        _line(axes, plan.services, name=plan.pages[0].page.label, color=SERIES[0], number=0, width=2.2)
+    shown = [service for found in (plan.services, *(one.services for one in plan.pages)) for service in found]
+    axes.set_xscale("log")
+    axes.set_xlim(0.9, 1.25 * max(one.pages_in_flight for one in shown))
+    axes.set_ylim(0, 1.08 * max(one.pages_per_s for one in shown))
+    log_axis(axes.xaxis)
+    axes.minorticks_off()
+    where = f"on {plan.device}" if plan.device else f"in {plan.memory_bytes / 1e9:g} GB"
+    label(
+        axes,
+        title=f"{plan.spec.model_variant} {where}: {WORTH[plan.times.source]}",
+        x="pages in flight, up to what fits" if plan.times.batch_size is None else "pages in flight, the measured batch",
+        y=f"pages/s, {plan.mix.new_tokens:,} new token{'' if plan.mix.new_tokens == 1 else 's'} a page",
+    )
+    legend(axes, columns=2)
+    return chart
+
+
+def _line(axes: Axes, found: tuple[Service, ...], *, name: str, color: str, number: int, width: float) -> None:
+    """One line with a mark at its most pages/s, which the legend says too; nothing where no page fits."""
+    top = best(found)
+    if top is None:
+        return
+    axes.plot(
+        [one.pages_in_flight for one in found],
+        [one.pages_per_s for one in found],
+        color=color,
+        linewidth=width if len(found) > 1 else 0,
+        marker=MARKERS[number % len(MARKERS)],
+        markevery=[found.index(top)],
+        markersize=6.5,
+        label=plain(f"{name}: {three_digits(top.pages_per_s)} pages/s with {top.pages_in_flight:,}"),
+        zorder=3 if width > 2 else 2,
+    )

@@ -1,0 +1,124 @@
+"""A plan for a terminal: of one page what fits of it, then what the device gets done, what bounds it, what was assumed."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from typing import Final
+
+from analytic.io.table import aligned, three_digits
+from analytic.planning.capacity import MOST_PAGES
+from analytic.planning.plan import PagePlan, Plan
+from analytic.planning.throughput import STAGES, Service, best
+
+NEARLY: Final = 0.95
+"""Fewer pages in flight are pointed at where they give this part of the most pages/s."""
+WIDTH: Final = 124
+
+
+def lines(found: Plan) -> list[str]:
+    """The lines to print; the memory of each part where all pages are of one shape."""
+    told = [] if found.times is None else [f"times: {found.times.told}"]
+    told += [_heading(found)]
+    if len(found.pages) == 1:
+        told += _memory_lines(found)
+    if found.times is not None:
+        sentences = (textwrap.wrap(one, width=WIDTH, subsequent_indent="  ") for one in _sentences(found))
+        told += [*aligned(_rows(found)), *itertools.chain.from_iterable(sentences)]
+    elif found.device is not None:
+        told.append(f"no pages/s: the datasheet of {found.device} has no dense peak for {found.run.dtype}")
+    return told
+
+
+def _heading(found: Plan) -> str:
+    where = f"{found.memory_bytes / 1e9:g} GB" + ("" if found.device is None else f" ({found.device})")
+    told = f"{found.spec.model_variant} in {where}, {found.run.dtype}; "
+    new_tokens = f"{found.mix.new_tokens:,} new token{'' if found.mix.new_tokens == 1 else 's'}"
+    if len(found.pages) > 1:
+        return f"{told}a mix of {len(found.pages)} shapes of page, {new_tokens} a page; their mean cache has to fit"
+    page = found.pages[0].page
+    return f"{told}a page: {page.label}, {page.seq_len} positions, {new_tokens}"
+
+
+def _memory_lines(found: Plan) -> list[str]:
+    fits = found.pages[0].fits
+    rows = [["", "pages", "weights GB", "KV GB", "activations GB", "total GB"]]
+    demands = (("one page", 1, fits.one_page), ("largest batch", fits.batch_size, fits.batch))
+    for label, pages, need in (*demands, ("in flight", fits.pages_in_flight, fits.in_flight)):
+        parts = () if need is None else need.as_json().values()
+        rows.append([label, _most(pages), *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
+    return [*aligned(rows), "in flight: one page at a time in vision and prefill, all of them in decode"]
+
+
+def _rows(found: Plan) -> list[list[str]]:
+    price = found.price_per_hour
+    heading = [
+        "page",
+        "share",
+        "positions",
+        "fit",
+        "in flight",
+        *(f"{stage} ms" for stage in STAGES),
+        "pages/s",
+        "tokens/s",
+    ]
+    rows = [[*heading, "h/million", *([] if price is None else ["cost/million"])]]
+    for one in found.pages:
+        page, cells = one.page, _cells(one.services, price)
+        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _most(_fits(one, found)), *cells])
+    if len(found.pages) > 1:
+        rows.append(["the mix", "1", "", _most(found.pages_in_flight), *_cells(found.services, price)])
+    return rows
+
+
+def _fits(one: PagePlan, found: Plan) -> int:
+    """Pages in flight, or of a batch where batches were measured."""
+    batches = found.times is not None and found.times.batch_size is not None
+    return one.fits.batch_size if batches else one.fits.pages_in_flight
+
+
+def _most(pages: int) -> str:
+    """So many pages fit; `at least` where more were not tried."""
+    return f"{'at least ' if pages == MOST_PAGES else ''}{pages:,}"
+
+
+def _cells(found: Sequence[Service], price_per_hour: float | None) -> list[str]:
+    """Of the most pages/s: pages in flight, times, rates and cost."""
+    one = best(found)
+    if one is None:
+        return ["-"] * (7 if price_per_hour is None else 8)
+    times_s = (one.vision_s, one.prefill_s, one.decode_s)
+    cost = [] if price_per_hour is None else [f"{one.cost_per_million_pages(price_per_hour):,.2f}"]
+    return [
+        f"{one.pages_in_flight:,}",
+        *(f"{time_s * 1e3:,.3f}" for time_s in times_s),
+        three_digits(one.pages_per_s),
+        three_digits(one.tokens_per_s),
+        three_digits(one.device_hours_per_million_pages),
+        *cost,
+    ]
+
+
+def _sentences(found: Plan) -> list[str]:
+    """What bounds the whole, what a user waits for, and what was assumed."""
+    chosen = best(found.services)
+    if chosen is None:
+        return ["not one page fits beside the weights: no throughput"]
+    parts = ", ".join(f"{stage} {share:.0%}" for stage, share in chosen.shares.items())
+    waits = f"a first token after {_seconds(chosen.ttft_s)}"
+    if chosen.tpot_s is not None:
+        waits += f", then one every {_seconds(chosen.tpot_s)}"
+    told = [f"bound by {chosen.bound_by} ({parts} of the device's time); {waits} with {chosen.pages_in_flight:,} in flight"]
+    nearly = next(one for one in found.services if one.pages_per_s >= NEARLY * chosen.pages_per_s)
+    if nearly.pages_in_flight < chosen.pages_in_flight and nearly.tpot_s is not None:
+        more = "; more of them fit and give fewer" if found.services[-1].pages_in_flight > chosen.pages_in_flight else ""
+        told.append(
+            f"{nearly.pages_in_flight:,} in flight already give {nearly.pages_per_s / chosen.pages_per_s:.0%} of these "
+            f"pages/s, and a token every {_seconds(nearly.tpot_s)}{more}"
+        )
+    return [*told, f"assumed: {'; '.join(found.assumed)}"]
+
+
+def _seconds(time_s: float) -> str:
+    return f"{three_digits(time_s)} s" if time_s >= 1 else f"{three_digits(time_s * 1e3)} ms"

@@ -1,0 +1,160 @@
+"""What a run measured, as times to plan with: medians of its record, at its batch size. Nothing is interpolated.
+
+A batch passes every stage together, as it was timed. A decode step is the mean over the tokens that were decoded after the
+prefill, so a page's later tokens, with more in the cache, are taken to be as fast.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from analytic.core.execution import Execution
+from analytic.io import stored
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import MODES, ViewGroup, VisionWorkload
+from analytic.planning.mix import Mix, PageShare
+from analytic.planning.times import Source, require_device
+
+_KERNELS: Final = ("dtype", "attention", "experts")
+
+
+class RecordedTimes:
+    """A `Times` of the medians in a record."""
+
+    source: Source = "measured"
+
+    def __init__(self, loaded: Mapping[str, Any], *, file: str) -> None:
+        """From a checked record that timed something. Raises ValueError when it timed a stage more than once."""
+        self.file: str | None = file
+        self.batch_size: int | None = loaded["timed"]["batch_size"]
+        self.device_name = (loaded["environment"].get("device") or {}).get("name")
+        self._times: dict[str, float] = {}
+        decoded: set[int | None] = set()
+        for timing in loaded["timings"]:
+            name = f"{timing['stage']}[{timing['point']}]"
+            if name in self._times:
+                raise ValueError(f"record: got {file}, which timed {name} more than once, accepted: a record of one run")
+            self._times[name] = timing["time_s"]
+            if timing["stage"] == "decode":
+                decoded.add(timing["units"])
+        self._labels = _labels_by_views(loaded["points"], self._times)
+        self.backend: str = loaded["timed"]["execution"].get("backend", "eager")  # named from schema 4.0 on
+        tokens = " or ".join(str(units) for units in sorted(one for one in decoded if one is not None)) or "some"
+        self.told = (
+            f"measured, medians of {file} on {self.device_name or 'a device without a name'}, {self.backend}, batch "
+            f"{self.batch_size}; a decode step is the mean of the first {tokens} after the prefill"
+        )
+
+    def vision_s(self, page: PageShare) -> float:
+        return 0.0 if page.page is None else self._times[self._vision(page)]
+
+    def prefill_s(self, page: PageShare) -> float:
+        return self._times[f"prefill[{page.seq_len}]"]
+
+    def step_s(self, mix: Mix, pages: int) -> float:
+        """The mean over batches, each of one shape. Raises ValueError for another batch than the measured."""
+        if pages != self.batch_size:
+            raise ValueError(f"pages: got {pages}, accepted: {self.batch_size}, the batch that was measured")
+        return sum(one.share * self._times[f"decode[{one.seq_len}]"] for one in mix.pages)
+
+    def missing(self, mix: Mix) -> list[str]:
+        """The stages of the mix that were not timed; decode only where there is a token to decode."""
+        wanted = [self._vision(one) for one in mix.pages if one.page is not None]
+        wanted += [f"prefill[{one.seq_len}]" for one in mix.pages]
+        wanted += [f"decode[{one.seq_len}]" for one in mix.pages if mix.decode_steps]
+        return [name for name in dict.fromkeys(wanted) if name not in self._times]
+
+    def _vision(self, page: PageShare) -> str:
+        """The stage of the page's label, or of another page that is cut into the same views."""
+        name = f"vision[{page.label}]"
+        if name in self._times or page.page is None:
+            return name
+        return self._labels.get(page.page.view_groups, name)
+
+
+def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, device: str | None) -> RecordedTimes:
+    """The times in `path`, a record or the folder of a run.
+
+    Raises ValueError for a file that is no record, times of another model, dtype, kernel or device, and a stage of the mix
+    that was not timed, with the command that times it.
+    """
+    file = path / "record.json" if path.is_dir() else path
+    loaded = _checked(file)
+    timed = loaded.get("timed")
+    if timed is None:
+        raise ValueError(
+            f"record: got {file}, which has no times, accepted: a record of a run with --device cpu or cuda; measure them "
+            f"with {_commands('cuda', 1, spec, run, mix.pages, backend='eager')}"
+        )
+    found = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
+    asked = {"preset": spec.model_variant, **{name: getattr(run, name) for name in _KERNELS}}
+    for field, value in found.items():
+        if asked[field] != value:
+            raise ValueError(f"{field}: got {asked[field]}, accepted: {value}, which {file} timed; add --{field} {value}")
+    times = RecordedTimes(loaded, file=str(file))
+    require_device("record", str(file), measured_on=times.device_name, device=device)
+    missing = times.missing(mix)
+    if missing:
+        place = timed["execution"]["device"], timed["batch_size"]
+        command = _commands(*place, spec, run, mix.pages, backend=times.backend)
+        raise ValueError(
+            f"record: got {file}, which did not time {', '.join(missing)}, accepted: a record with every stage of the mix; "
+            f"measure them with {command}"
+        )
+    return times
+
+
+def _checked(file: Path) -> dict[str, Any]:
+    """The record in `file`, held to the schema of the version that it declares."""
+    if not file.is_file():
+        raise ValueError(f"record: got {file}, accepted: a record.json, or the folder of a run that has one")
+    try:
+        loaded = stored.parsed(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"record: got {file}, which is not valid JSON ({error}), accepted: a record.json") from error
+    known = {path.name for path in stored.SCHEMAS.glob("record.v*.schema.json")}
+    version = loaded.get("schema_version") if isinstance(loaded, dict) else None
+    schema = f"record.v{str(version).partition('.')[0]}.schema.json"
+    if schema not in known:
+        raise ValueError(
+            f"record: got {file}, of schema_version {version!r}, accepted: a record of {', '.join(sorted(known))}"
+        )
+    problems = stored.violations(loaded, schema)
+    if problems:
+        raise ValueError(f"record: got {file}, accepted: what fits schemas/{schema}: {'; '.join(problems)}")
+    return dict(loaded)
+
+
+def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]) -> dict[tuple[ViewGroup, ...], str]:
+    """The timed vision stage of each page, by the views that it is cut into."""
+    found: dict[tuple[ViewGroup, ...], str] = {}
+    for point in points:
+        name = f"vision[{point['point']}]"
+        if point["stage"] == "vision" and point["page"] is not None and name in times:
+            found.setdefault(VisionWorkload.of_record(point["page"]).view_groups, name)
+    return found
+
+
+def _commands(
+    device: str, batch_size: int, spec: ModelSpec, run: Execution, pages: Sequence[PageShare], *, backend: str
+) -> str:
+    """The commands whose runs, joined, time every stage of `pages`: the pages, then the lengths."""
+    words = ["pytest", "benchmarks", "--device", device, "--preset", spec.model_variant, "--batch-size", str(batch_size)]
+    kernels = (("attention", run.attention, "sdpa"), ("experts", run.experts, "grouped_mm"), ("backend", backend, "eager"))
+    for name, chosen, usual in kernels:
+        if chosen != usual:
+            words += [f"--{name}", chosen]
+    labels = dict.fromkeys(_point(one.page) for one in pages if one.page is not None)
+    lengths = ",".join(str(length) for length in sorted({one.seq_len for one in pages}))
+    commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]
+    if labels:  # without a length, every grid and mode is among the points
+        commands.insert(0, shlex.join([*words, "-k", " or ".join(f"vision[{label}]" for label in labels)]))
+    return f"{' and '.join(f'`{one}`' for one in commands)}; `nox -s merge -- RUN RUN` joins the runs of several"
+
+
+def _point(page: VisionWorkload) -> str:
+    """The point of `pytest benchmarks` that has the views of the page."""
+    return "base" if page.view_groups == MODES["base"].view_groups else page.label

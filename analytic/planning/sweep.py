@@ -1,0 +1,194 @@
+"""Many points in one call: prefill and decode over arrays of lengths and batches, as costs, a table or files.
+
+The table has vision over pages beside them, which is no array: one evaluation a page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analytic.core.checks import MOST_STEPS, accept, whole, whole_numbers
+from analytic.core.cost import Cost, CostNode
+from analytic.core.execution import Execution
+from analytic.core.op import Count
+from analytic.io import stored
+from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.language_model import Decoder, Logits
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import VisionWorkload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA: Final = "analytic_scaling.v1.schema.json"
+VERSION: Final = "1.1"
+CHUNK: Final = 16384
+"""Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
+
+ADDED: Final = (
+    "executed_flops",
+    "useful_flops",
+    "counter_flops",
+    "cuda_core_flops",
+    "eager_bytes",
+    "operand_bytes",
+    "fused_bytes",
+)
+PREFILL: Final = (*ADDED, "weight_bytes", "touched_weight_bytes", "activation_bytes", "kv_bytes")
+"""What the scaling schema holds of a prefill and of vision; of a decode it holds `ADDED` a token."""
+
+
+def evaluate(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    batch_size: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    logits: Logits = "last",
+) -> Cost:
+    """The decoder's cost for every point of the broadcast arrays: one vectorised evaluation, int64 arrays in a `Cost`.
+
+    Raises ValueError for shapes that do not broadcast and for counts below one (past tokens: below zero).
+    """
+    columns = _columns(spec, run, batch_size, new_tokens, past_tokens, logits, of=lambda tree: tree.total().as_dict())
+    return Cost(**columns)
+
+
+def scaling(
+    spec: ModelSpec,
+    run: Execution,
+    *,
+    seq_lens: Sequence[int],
+    decode_steps: int,
+    batch_size: int = 1,
+    pages: Sequence[VisionWorkload] = (),
+) -> dict[str, Any]:
+    """Prefill at every length, the mean of `decode_steps` tokens after it, and vision on every page, as the schema has it.
+
+    One evaluation covers all prefills and all decode steps. Raises ValueError for lengths or steps below one.
+    """
+    if not seq_lens:
+        raise ValueError("seq_lens: got none, accepted: at least one length")
+    whole("decode_steps", decode_steps, most=MOST_STEPS)
+    whole("batch_size", batch_size)
+    for length in seq_lens:
+        whole("seq_lens", length)
+    lengths = np.asarray(seq_lens, dtype=np.int64)
+    steps = np.arange(decode_steps, dtype=np.int64)
+    new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
+    past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
+    columns = _columns(spec, run, batch_size, new, past, "last", of=_quantities)
+    points = []
+    for index, length in enumerate(seq_lens):
+        begin = lengths.size + index * steps.size
+        window = slice(begin, begin + steps.size)
+        prefill = {name: int(columns[name][index]) for name in PREFILL}
+        decode = {f"{name}_per_token": sum(columns[name][window].tolist()) // decode_steps for name in ADDED}
+        decode["activation_bytes_per_token"] = int(columns["activation_bytes"][window].max())
+        decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])
+        points.append({"seq_len_prefill": length, "prefill": prefill, "decode": decode})
+    return {
+        "schema_version": VERSION,
+        "model": {
+            "model_id": spec.model_id,
+            "model_variant": spec.model_variant,
+            "hidden_size": spec.text.hidden_size,
+            "num_layers": spec.text.num_layers,
+        },
+        "execution": run.choices(),
+        "batch_size": batch_size,
+        "decode_steps": decode_steps,
+        "points": points,
+        "crops": [_crop(spec, run, page, batch_size) for page in pages],
+    }
+
+
+def frame(scaled: dict[str, Any]) -> pd.DataFrame:
+    """The points of `scaling` as one row a length, columns `prefill_*` and `decode_*`."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "seq_len_prefill": point["seq_len_prefill"],
+                **{f"prefill_{name}": value for name, value in point["prefill"].items()},
+                **{f"decode_{name}": value for name, value in point["decode"].items()},
+            }
+            for point in scaled["points"]
+        ]
+    )
+
+
+def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """`analytic_scaling.json` and `.csv` in `folder`, each whole or not at all. Raises OSError, and ValueError when the
+    object does not fit its schema."""
+    problems = stored.violations(scaled, SCHEMA)
+    if problems:
+        raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
+    json_path, csv_path = folder / "analytic_scaling.json", folder / "analytic_scaling.csv"
+    as_json, as_csv = json.dumps(scaled, indent=1, allow_nan=False) + "\n", frame(scaled).to_csv(index=False)
+    stored.require_writable(folder, json_path, csv_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored.write_at_once(json_path, as_json)
+    stored.write_at_once(csv_path, as_csv)
+    return json_path, csv_path
+
+
+def _columns(
+    spec: ModelSpec,
+    run: Execution,
+    batch_size: ArrayLike,
+    new_tokens: ArrayLike,
+    past_tokens: ArrayLike,
+    logits: Logits,
+    *,
+    of: Callable[[CostNode], dict[str, Count]],
+) -> dict[str, Any]:
+    """What `of` says of the decoder's tree, for every point of the broadcast arrays: one int64 array a quantity."""
+    accept("logits", logits, ("last", "all"))
+    batch, new, past = np.broadcast_arrays(
+        _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
+    )
+    shape = batch.shape
+    batch, new, past = batch.ravel(), new.ravel(), past.ravel()
+    decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
+    pieces = []
+    for start in range(0, max(batch.size, 1), CHUNK):
+        part = slice(start, start + CHUNK)
+        points = DecoderShape(batch=batch[part], new_tokens=new[part], past_tokens=past[part])
+        pieces.append(of(replace(decoder, shape=points).tree("")))
+    joined: dict[str, Any] = {}
+    for name in pieces[0]:
+        columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
+        joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
+    return joined
+
+
+def _quantities(tree: CostNode) -> dict[str, Count]:
+    return {**tree.total().as_dict(), "operand_bytes": tree.operand_bytes()}
+
+
+def _crop(spec: ModelSpec, run: Execution, page: VisionWorkload, batch_size: int) -> dict[str, Any]:
+    root = DeepseekOCRModel.from_spec(spec, run=run)
+    root.start_vision(page, batch_size=batch_size)
+    found = _quantities(root.tree())
+    return {**page.as_json(), "vision": {name: int(found[name]) for name in PREFILL}}
+
+
+def _counts(field: str, given: ArrayLike, *, least: int = 1) -> NDArray[np.int64]:
+    array = np.asarray(given)
+    whole_numbers(field, array if array.ndim else given, least=least)
+    return array.astype(np.int64)
+
+
+def _column(value: Any, size: int) -> NDArray[np.int64]:
+    return value if isinstance(value, np.ndarray) else np.full(size, value, dtype=np.int64)

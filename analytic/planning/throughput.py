@@ -1,0 +1,136 @@
+"""Pages/s and tokens/s of a device that reads a mix of pages, from the times of single calls; which stage bounds them.
+
+A page takes the device for its vision, its prefill and its share of the decode steps, one after the other: nothing
+overlaps. It enters alone, between two decode steps of all pages in flight (continuous batching), and the next one enters
+when it is done, so that the number in flight stays. Times that were measured at a batch are kept as they were: the batch
+enters, decodes and leaves together. No page waits in a queue; the host, the network and pixels of an image are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from analytic.planning.mix import Mix
+from analytic.planning.times import Times
+
+MILLION: Final = 1_000_000
+STAGES: Final = ("vision", "prefill", "decode")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """What a device gets done with `pages_in_flight`: the mean page of the mix, in seconds.
+
+    vision_s   of the device, a page
+    prefill_s  of the device, a page
+    decode_s   of the device, a page: its share of every step that it is in
+    step_s     one decode step of all pages in flight
+    ttft_s     from a page's first view to its first token
+    tpot_s     between two tokens of a page, while others enter; None where a page has one token
+    """
+
+    pages_in_flight: int
+    new_tokens: int
+    vision_s: float
+    prefill_s: float
+    decode_s: float
+    step_s: float
+    ttft_s: float
+    tpot_s: float | None
+
+    @property
+    def page_s(self) -> float:
+        """Seconds of the device that a page takes."""
+        return self.vision_s + self.prefill_s + self.decode_s
+
+    @property
+    def pages_per_s(self) -> float:
+        """Pages done, a second."""
+        return 1 / self.page_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """New tokens, a second."""
+        return self.new_tokens / self.page_s
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What part of the device's time each stage takes."""
+        return {stage: getattr(self, f"{stage}_s") / self.page_s for stage in STAGES}
+
+    @property
+    def bound_by(self) -> str:
+        """The stage that takes most of the time."""
+        return max(self.shares.items(), key=lambda item: item[1])[0]
+
+    @property
+    def device_hours_per_million_pages(self) -> float:
+        """Hours of one device for a million pages."""
+        return self.page_s * MILLION / 3600
+
+    def cost_per_million_pages(self, price_per_hour: float) -> float:
+        """What those hours cost, in the currency of the price."""
+        return self.device_hours_per_million_pages * price_per_hour
+
+    def as_json(self, price_per_hour: float | None) -> dict[str, Any]:
+        """The service (schemas/capacity.v1.schema.json)."""
+        cost = None if price_per_hour is None else self.cost_per_million_pages(price_per_hour)
+        return {
+            "pages_in_flight": self.pages_in_flight,
+            "vision_s": self.vision_s,
+            "prefill_s": self.prefill_s,
+            "decode_s": self.decode_s,
+            "step_s": self.step_s,
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+            "pages_per_s": self.pages_per_s,
+            "tokens_per_s": self.tokens_per_s,
+            "bound_by": self.bound_by,
+            "device_hours_per_million_pages": self.device_hours_per_million_pages,
+            "cost_per_million_pages": cost,
+        }
+
+
+def service(mix: Mix, times: Times, pages: int) -> Service:
+    """What `pages` pages of the mix in flight get done."""
+    together = times.batch_size or 1
+    vision_s = math.fsum(one.share * times.vision_s(one) for one in mix.pages) / together
+    prefill_s = math.fsum(one.share * times.prefill_s(one) for one in mix.pages) / together
+    steps = mix.decode_steps
+    step_s = times.step_s(mix, pages) if steps else 0.0
+    # while a page decodes, each place beside it changes hands once: so many pages enter between its tokens
+    tpot_s = step_s + (pages - together) * (vision_s + prefill_s) / steps if steps else None
+    return Service(
+        pages_in_flight=pages,
+        new_tokens=mix.new_tokens,
+        vision_s=vision_s,
+        prefill_s=prefill_s,
+        decode_s=steps * step_s / pages,
+        step_s=step_s,
+        ttft_s=together * (vision_s + prefill_s),
+        tpot_s=tpot_s,
+    )
+
+
+def services(mix: Mix, times: Times, most: int) -> tuple[Service, ...]:
+    """The service with 1, 2, 3, 4, 6, 8, 12, ... pages in flight and with `most`; of measured times at their batch alone.
+
+    Empty where nothing fits, which is where `most` is 0 or below the batch that was measured.
+    """
+    if times.batch_size is not None:
+        return (service(mix, times, times.batch_size),) if times.batch_size <= most else ()
+    return tuple(service(mix, times, pages) for pages in ladder(most))
+
+
+def ladder(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... below `most`, and `most`; none where that is 0."""
+    steps = {pages for power in range(most.bit_length()) for pages in (1 << power, 3 << power) if pages < most}
+    return sorted(steps | {most}) if most else []
+
+
+def best(found: Sequence[Service]) -> Service | None:
+    """The most pages/s, with the fewest pages in flight that reach it; None of none."""
+    return max(found, key=lambda one: (one.pages_per_s, -one.pages_in_flight), default=None)

@@ -1,0 +1,147 @@
+"""How long vision, prefill and a decode step take, from the closed form: the floor of a datasheet, or predicted from rates.
+
+Whoever plans with times asks a `Times` and says which it was; the third source, what a run measured, is in
+`recorded_times.py`. They are never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from analytic.core.execution import Execution
+from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.planning.mix import Mix, PageShare
+from analytic.prediction import hardware
+from analytic.prediction.hardware import DevicePeaks
+from analytic.prediction.predict import predict
+from analytic.prediction.rates import Rates
+from analytic.prediction.roofline import Ceilings, floor_s
+
+Source = Literal["floor", "predicted", "measured"]
+
+
+class Times(Protocol):
+    """Seconds of the calls that a page takes.
+
+    source      what the times are
+    told        the same in a sentence, for people
+    file        what they were read from, None for a datasheet
+    batch_size  pages that pass each stage together, as they were measured; None where a page enters alone and any number
+                of pages decodes together
+    """
+
+    @property
+    def source(self) -> Source: ...
+    @property
+    def told(self) -> str: ...
+    @property
+    def file(self) -> str | None: ...
+    @property
+    def batch_size(self) -> int | None: ...
+
+    def vision_s(self, page: PageShare) -> float:
+        """One call of vision, on one page or on `batch_size` of them; 0 where there is no image."""
+
+    def prefill_s(self, page: PageShare) -> float:
+        """One prefill, of one page or of `batch_size` of them."""
+
+    def step_s(self, mix: Mix, pages: int) -> float:
+        """One decode step of `pages` pages of the mix."""
+
+
+class ClosedFormTimes:
+    """A `Times` whose calls take what `seconds` makes of the model that has started them; every page enters alone."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        run: Execution,
+        *,
+        source: Source,
+        told: str,
+        file: str | None,
+        seconds: Callable[[DeepseekOCRModel], float],
+    ) -> None:
+        self.source, self.told, self.file = source, told, file
+        self.batch_size: int | None = None
+        self._root = DeepseekOCRModel.from_spec(spec, run=run)
+        self._seconds = seconds
+
+    def vision_s(self, page: PageShare) -> float:
+        if page.page is None:
+            return 0.0
+        self._root.start_vision(page.page)
+        return self._seconds(self._root)
+
+    def prefill_s(self, page: PageShare) -> float:
+        self._root.start_prefill(page.seq_len, 1)
+        return self._seconds(self._root)
+
+    def step_s(self, mix: Mix, pages: int) -> float:
+        """All pages at the mean context: FLOPs and bytes are linear in it, so their sum over the pages is the same."""
+        self._root.start_decode(self._root.start_prefill(mix.mean_context_len, pages))
+        return self._seconds(self._root)
+
+
+def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedFormTimes:
+    """The roofline of the datasheet, stage by stage. Raises ValueError for a dtype that the device has no unit for."""
+    peak, bandwidth = device.flops_per_s(run.dtype), device.bandwidth_bytes_per_s
+    if peak is None:
+        known = [dtype for dtype, flops_per_s in device.peak_flops_per_s if flops_per_s is not None]
+        raise ValueError(
+            f"dtype: got {run.dtype}, which {device.name} has no unit for, accepted: {', '.join(known)}; "
+            f"ask for one of them with --dtype"
+        )
+    ceilings = Ceilings(flops_per_s=peak, bytes_per_s=bandwidth)
+
+    def seconds(root: DeepseekOCRModel) -> float:
+        return floor_s(root.forward_cost(), ceilings) or 0.0
+
+    return ClosedFormTimes(
+        spec,
+        run,
+        source="floor",
+        told=f"floor, the roofline of {device.name}'s datasheet ({peak / 1e12:,.4g} TFLOP/s, {bandwidth / 1e9:,.0f} GB/s): "
+        f"a lower bound, so pages/s are at most these",
+        file=None,
+        seconds=seconds,
+    )
+
+
+def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str, device: str | None) -> ClosedFormTimes:
+    """Every operator at the rate that was measured of its class, on the device that the rates are of.
+
+    Raises ValueError when the rates are of another model, dtype, or device than `device` (None: whatever they are of).
+    """
+    for field, got, accepted in (
+        ("preset", spec.model_variant, rates.model_variant),
+        ("dtype", run.dtype, rates.dtype),
+    ):
+        if got != accepted:
+            raise ValueError(
+                f"{field}: got {got}, accepted: {accepted}, which the rates in {file} are of; add --{field} {accepted}, or "
+                f"measure others with `nox -s predict_study`"
+            )
+    require_device("rates", file, measured_on=rates.device_name, device=device)
+    return ClosedFormTimes(
+        spec,
+        run,
+        source="predicted",
+        told=f"predicted, every operator at the rate that its class was measured at on {rates.device_name} ({file})",
+        file=file,
+        seconds=lambda root: predict([root.tree()], rates).time_s,
+    )
+
+
+def require_device(field: str, file: str, *, measured_on: str | None, device: str | None) -> None:
+    """Raise ValueError unless what `file` holds was measured on the device called `device`; None is any device."""
+    if device is None:
+        return
+    known = None if measured_on is None else hardware.recognized(measured_on)
+    if known is None or known.name != device:
+        raise ValueError(
+            f"{field}: got {file}, measured on {measured_on or 'a device without a name'}, accepted: what was measured on "
+            f"{device}; or give the memory of that device with --memory-gb in place of --device"
+        )

@@ -1,0 +1,138 @@
+"""Predicted time: every operator at the rate of its class, and the host's time between operators.
+
+An operator takes its start, and its work at the rate of its class; what a product reads and writes is a bound of its own.
+Where the device works while the host goes on (a GPU), a call takes the longer of device and host; else their sum. The
+floor of `roofline.py` is what perfect fusion at peak rates would take; this is what these operators, one by one, take on
+this device. Closed form and rates alone: nothing is fitted to a run of the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from analytic.core.cost import CostNode
+from analytic.core.op import Op
+from analytic.core.shape_class import ShapeClass
+from analytic.prediction.rates import Rates
+
+TOGETHER: Final = frozenset((ShapeClass.RMS_NORM, ShapeClass.ROTARY, ShapeClass.MASK, ShapeClass.GATE, ShapeClass.ROUTING))
+"""Classes whose size is the bytes of all operators together."""
+PRODUCTS: Final = frozenset(
+    (
+        ShapeClass.PRODUCT,
+        ShapeClass.BIASED_PRODUCT,
+        ShapeClass.GROUPED,
+        ShapeClass.CONVOLUTION,
+        ShapeClass.PATCHES,
+    )
+)
+"""Classes that take the longer of their FLOPs and their bytes."""
+SHAPED: Final = frozenset(
+    (
+        ShapeClass.ATTENTION,
+        ShapeClass.CAUSAL_ATTENTION,
+        ShapeClass.BIASED_ATTENTION,
+        ShapeClass.SINGLE_QUERY,
+        ShapeClass.BROADCAST,
+    )
+)
+"""Classes whose rate holds all that they take, memory included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpTime:
+    """Seconds of one `Op` on the device: the module it runs in, and the time of its start and its work."""
+
+    path: str
+    layer: str
+    op: Op
+    start_s: float
+    work_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """Seconds of a stage: `device_s` of all operators, by class, `host_s` between them, and `time_s` of both together."""
+
+    time_s: float
+    host_s: float
+    launches: int
+    device_s: Mapping[ShapeClass, float]
+
+
+def predict(trees: Iterable[CostNode], rates: Rates, *, below: str = "") -> Predicted:
+    """The time of the calls that `trees` describe, one after the other; only modules at and under the path `below`."""
+    by_class: defaultdict[ShapeClass, float] = defaultdict(float)
+    launches, time_s = 0, 0.0
+    for tree in trees:
+        device_s, launched = 0.0, 0
+        for one in op_times(tree, rates, below=below):
+            taken_s = one.start_s + one.work_s
+            by_class[one.op.rate_class] += taken_s
+            device_s += taken_s
+            launched += int(one.op.launches)
+        host_s = launched * rates.host_s
+        time_s += max(device_s, host_s) if rates.overlapped else device_s + host_s
+        launches += launched
+    return Predicted(time_s=time_s, host_s=launches * rates.host_s, launches=launches, device_s=dict(by_class))
+
+
+def op_times(tree: CostNode, rates: Rates, *, below: str = "") -> Iterator[OpTime]:
+    """Each operator of a call, in the order of its tree, with its time on the device alone."""
+    modules = [(path, node) for path, node in tree.walk() if not below or path == below or path.startswith(f"{below}.")]
+    clock = _Clock(rates, cold=_touched_bytes(modules) > (rates.cache_bytes or 0))
+    for path, node in modules:
+        for op in node.ops:
+            if not op.launches:
+                continue
+            yield OpTime(
+                path=path,
+                layer=node.layer,
+                op=op,
+                start_s=int(op.launches) * rates.classes[op.rate_class].start_s,
+                work_s=clock.work_s(op),
+            )
+
+
+class _Clock:
+    """Seconds of the work of one operator, at `rates`. `cold`: weights come from memory each call."""
+
+    def __init__(self, rates: Rates, *, cold: bool) -> None:
+        self._rates, self._cold = rates, cold
+
+    def work_s(self, op: Op) -> float:
+        """Seconds beyond the start."""
+        if op.rate_class in PRODUCTS:
+            return max(self._shaped_s(op), self._memory_s(op))
+        if op.rate_class in SHAPED:
+            return self._shaped_s(op)
+        if op.rate_class is ShapeClass.WRITE:
+            return self._memory_s(op)
+        moved = int(op.eager_bytes)
+        size = moved if op.rate_class in TOGETHER else moved / int(op.launches)
+        return moved / self._rates.classes[op.rate_class].at(size)
+
+    def _shaped_s(self, op: Op) -> float:
+        """Seconds of every product (or attention, or broadcast) at the rate of its sizes."""
+        of_class = self._rates.classes[op.rate_class]
+        return sum(int(one.work) / of_class.at(int(one.size), beside=int(one.beside)) for one in op.shapes)
+
+    def _memory_s(self, op: Op) -> float:
+        """Seconds of reading and writing alone, weights from memory where they do not stay in the cache."""
+        launches, classes = int(op.launches), self._rates.classes
+        weights = int(op.weight_bytes) - int(op.untouched_bytes) if self._cold else 0
+        read, written = int(op.eager_bytes) - int(op.written_bytes) - weights, int(op.written_bytes)
+        far = classes[ShapeClass.READ].at(float("inf"))
+        return (
+            weights / far
+            + max(0, read) / classes[ShapeClass.READ].at(read / launches)
+            + written / classes[ShapeClass.WRITE].at(written / launches)
+        )
+
+
+def _touched_bytes(modules: Sequence[tuple[str, CostNode]]) -> int:
+    """Parameters that one call reads."""
+    return sum(int(op.weight_bytes) - int(op.untouched_bytes) for _, node in modules for op in node.ops)

@@ -1,0 +1,155 @@
+"""What a device does with operators alone, by the class of the operator: a start and a rate, each measured on its own.
+
+Nothing here is fitted to a model. A rate belongs to a class of operators and a size (how long the sums of a product are,
+how many bytes are moved), and `fixtures/microbench/device_rates.py` measures it with operators of that class alone.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import exp, log
+from pathlib import Path
+from typing import Any, Final
+
+from analytic.core.shape_class import ShapeClass
+from analytic.io import stored
+from analytic.prediction.roofline import Ceilings
+
+SCHEMA: Final = "rates.v1.schema.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RateCurve:
+    """A rate over a size, measured at a few sizes: between them a power law, beyond them the nearest one."""
+
+    sizes: tuple[float, ...]
+    rates: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sizes or len(self.sizes) != len(self.rates):
+            raise ValueError(
+                f"rates: got {len(self.rates)} for {len(self.sizes)} sizes, accepted: one for each, at least one"
+            )
+        if list(self.sizes) != sorted(set(self.sizes)) or min(*self.sizes, *self.rates) <= 0:
+            raise ValueError(f"sizes: got {self.sizes}, rates {self.rates}; accepted: rising sizes, all above zero")
+
+    def at(self, size: float) -> float:
+        """The rate at `size`."""
+        return _between(self.sizes, self.rates, size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassRates:
+    """One class: `start_s`, seconds of an operator that has nothing to do, and its rate beyond that.
+
+    `curves` by a second size where there is one: rows of a product, width of an attention's heads, length of the axis that
+    a broadcast fills; else by 0.
+    """
+
+    start_s: float
+    curves: Mapping[int, RateCurve]
+
+    def __post_init__(self) -> None:
+        if not (self.start_s >= 0 and self.curves):
+            raise ValueError(
+                f"start_s: got {self.start_s}, {len(self.curves)} curves; accepted: seconds, at least one curve"
+            )
+
+    def at(self, size: float, *, beside: float = 0) -> float:
+        """The rate at `size`, with the second size `beside`."""
+        if len(self.curves) == 1:
+            return next(iter(self.curves.values())).at(size)
+        keys = sorted(self.curves)
+        return _between(keys, [self.curves[key].at(size) for key in keys], beside)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """A device's rates for one model's dtype, widths and heads.
+
+    flops_per_s  a large product, and
+    bytes_per_s  a large copy or sum: the ceilings of the floor
+    host_s       seconds of the host for one operator of transformers' modules: Python, views, and the launch where the
+                 device works while the host goes on (`overlapped`)
+    cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory, and all
+                 of them where it is not known (None)
+    """
+
+    device_name: str
+    model_variant: str
+    dtype: str
+    threads: int
+    flops_per_s: float
+    bytes_per_s: float
+    host_s: float
+    overlapped: bool
+    cache_bytes: int | None
+    classes: Mapping[ShapeClass, ClassRates]
+
+    def __post_init__(self) -> None:
+        missing = [str(one) for one in ShapeClass if one not in self.classes]
+        if missing:
+            raise ValueError(f"classes: got none for {', '.join(missing)}; accepted: all of {', '.join(ShapeClass)}")
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """What a time floor is reckoned with."""
+        return Ceilings(flops_per_s=self.flops_per_s, bytes_per_s=self.bytes_per_s)
+
+    def as_json(self) -> dict[str, Any]:
+        """The file (schemas/rates.v1.schema.json)."""
+        names = [field.name for field in fields(self) if field.name != "classes"]
+        return {
+            "schema_version": "1.0",
+            **{name: getattr(self, name) for name in names},
+            "classes": {
+                str(name): {
+                    "start_s": one.start_s,
+                    "curves": {str(key): asdict(curve) for key, curve in one.curves.items()},
+                }
+                for name, one in self.classes.items()
+            },
+        }
+
+
+def read(path: Path) -> Rates:
+    """The rates in `path`. Raises ValueError naming the file and what is wrong with it."""
+    loaded = stored.read(path, schema=SCHEMA)
+    loaded.pop("schema_version")
+    try:
+        loaded["classes"] = {ShapeClass(name): _class(found) for name, found in loaded["classes"].items()}
+        return Rates(**loaded)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write(rates: Rates, path: Path) -> None:
+    """Write `rates` to `path`, whole or not at all; the folder is made. Raises ValueError for what fits no schema."""
+    built = rates.as_json()
+    problems = stored.violations(json.loads(json.dumps(built)), SCHEMA)
+    if problems:
+        raise ValueError(f"{path}: does not fit schemas/{SCHEMA}: {'; '.join(problems)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_at_once(path, json.dumps(built, indent=1, allow_nan=False) + "\n")
+
+
+def _class(found: Mapping[str, Any]) -> ClassRates:
+    curves = {int(key): RateCurve(tuple(one["sizes"]), tuple(one["rates"])) for key, one in found["curves"].items()}
+    return ClassRates(start_s=found["start_s"], curves=curves)
+
+
+def _between(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
+    """The value at `size`: a power law between two neighbours, the nearest one beyond the ends."""
+    place = bisect_left(sizes, size)
+    if place == 0:
+        return values[0]
+    if place == len(sizes):
+        return values[-1]
+    low, high = sizes[place - 1], sizes[place]
+    if low <= 0:
+        return values[place]
+    share = log(size / low) / log(high / low)
+    return exp(log(values[place - 1]) * (1 - share) + log(values[place]) * share)
