@@ -164,7 +164,7 @@ def test_disturbances_stand_below_the_times(
     monkeypatch.setattr(summary.table, "time_lines", lambda timer, decode_steps: ["the times"])
     monkeypatch.setattr(summary.table, "lines", lambda results, by_module: ["the comparison"])
     bench = SimpleNamespace(subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"), batch_size=1, results=[])
-    run = summary.Run(
+    run = summary.FinishedRun(
         bench=bench,
         timer=SimpleNamespace(timed=["one"], watch=watch),
         gates=None,

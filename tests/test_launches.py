@@ -157,7 +157,7 @@ def test_every_module_launches_what_the_ledger_counts(
             root.decode_one_token()
 
 
-def check(root: DeepseekOCRModel, measured: stages.Measured, subject: stages.Subject) -> None:
+def check(root: DeepseekOCRModel, measured: stages.Measured, subject: stages.ModelUnderTest) -> None:
     agreed = compare(root.tree(), ledger=measured.ledger, run=subject.run)
     assert agreed.differences() == ()
     ran = sum(entry.launches for entry in measured.ledger.entries.values())
