@@ -24,12 +24,12 @@ WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (2 for input that can not be used)."""
-    asked = _parser().parse_args(arguments)
+    """Run the command line; returns the exit code (2 for input that cannot be used)."""
+    args = _parser().parse_args(arguments)
     try:
-        text: str = asked.command(asked)
+        text: str = args.command(args)
     except (ValueError, OSError) as error:
-        print(f"python -m analytic {asked.name}: error: {error}", file=sys.stderr)
+        print(f"python -m analytic {args.name}: error: {error}", file=sys.stderr)
         return USAGE_ERROR
     try:
         print(text, flush=True)

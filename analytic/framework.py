@@ -144,7 +144,7 @@ class FrameworkProfile:
     def alternatives(self) -> tuple[tuple[str, Any], ...]:
         """Every (trait, value) that this profile could have instead of its own, one at a time."""
         domains = {True: (False,), False: (True,)} | {
-            one: tuple(other for other in get_args(GlueDtype) if other != one) for one in get_args(GlueDtype)
+            own: tuple(other for other in get_args(GlueDtype) if other != own) for own in get_args(GlueDtype)
         }
         return tuple((name, other) for name, value in self.traits().items() for other in domains[value])
 
@@ -187,7 +187,7 @@ class Framework:
         return notice_of(self.as_json())
 
     def incomparable(self, other: Framework) -> str | None:
-        """Why glue of the two can not be held to each other: `transformers 5.23.0 against 5.24.0`; None where it can.
+        """Why glue of the two cannot be held to each other: `transformers 5.23.0 against 5.24.0`; None where it can.
 
         Releases whose profiles have the same traits can be compared; one that is not verified only with itself.
         """

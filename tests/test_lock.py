@@ -240,7 +240,7 @@ def test_a_place_that_can_not_be_written_is_said(
 def test_a_project_that_can_not_be_read_is_said(project: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (project / "pyproject.toml").write_text(text)
     said = said_by(capsys, ["--check", "--offline"], project, code=2)
-    assert said.startswith("pyproject.toml: can not be read (")
+    assert said.startswith("pyproject.toml: cannot be read (")
 
 
 @pytest.mark.parametrize("name", ["pandas", "not a name", ""])

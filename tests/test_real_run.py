@@ -154,7 +154,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tiny_spec: ModelSpec, tmp_path:
         build(tiny_spec, CPU, checkpoint=write_checkpoint(narrow, tmp_path / "narrow"))
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "model.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(CheckpointError, match="can not be read as tiny"):
+    with pytest.raises(CheckpointError, match="cannot be read as tiny"):
         build(tiny_spec, CPU, checkpoint=tmp_path / "torn")
 
 

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from analytic.cli.commands import page_asked
+from analytic.cli.commands import selected_page
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
@@ -33,30 +33,30 @@ MOST_GB: Final = 1e9
 """The memory that is taken: from one byte to more than any machine holds."""
 
 
-def capacity_command(asked: argparse.Namespace) -> str:
+def capacity_command(args: argparse.Namespace) -> str:
     """Memory, throughput and cost of one page or a mix, as a table or JSON; files where a folder is given."""
-    spec = ModelSpec.from_preset(asked.preset)
+    spec = ModelSpec.from_preset(args.preset)
     # on a device that serves, SDPA is one kernel
-    run = Execution(device="cuda", attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
-    memory_bytes = _memory_bytes(asked)
-    mix = _mix(asked)
+    run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
+    memory_bytes = _memory_bytes(args)
+    mix = _mix(args)
     found = plan(
         spec,
         run,
         mix,
-        device=asked.device,
+        device=args.device,
         memory_bytes=memory_bytes,
-        times=_times(asked, mix, spec, run),
-        price_per_hour=asked.price_per_hour,
+        times=_times(args, mix, spec, run),
+        price_per_hour=args.price_per_hour,
     )
-    written = [] if asked.output_dir is None else write(found, asked.output_dir)
-    if asked.json:
+    written = [] if args.output_dir is None else write(found, args.output_dir)
+    if args.json:
         return json.dumps(found.as_json(), indent=1)
     return "\n".join([*lines(found), *(f"wrote {path}" for path in written)])
 
 
 def write(found: Plan, folder: Path) -> list[Path]:
-    """The three files of a plan with times, each whole or not at all. Raises ValueError for what can not be written."""
+    """The three files of a plan with times, each whole or not at all. Raises ValueError for what cannot be written."""
     from analytic.io.charts import write_png
     from analytic.planning.plan_chart import drawn
 
@@ -77,12 +77,12 @@ def write(found: Plan, folder: Path) -> list[Path]:
     return paths
 
 
-def _memory_bytes(asked: argparse.Namespace) -> int:
-    datasheet = None if asked.device is None else hardware.device(asked.device)
-    gigabytes: float | None = asked.memory_gb
+def _memory_bytes(args: argparse.Namespace) -> int:
+    datasheet = None if args.device is None else hardware.device(args.device)
+    gigabytes: float | None = args.memory_gb
     if gigabytes is None:
         if datasheet is None:
-            known = ", ".join(one.name for one in hardware.devices())
+            known = ", ".join(datasheet.name for datasheet in hardware.devices())
             raise ValueError(f"device: got none, accepted: {known}; or give the memory alone with --memory-gb")
         return datasheet.memory_bytes
     if not LEAST_GB <= gigabytes <= MOST_GB:
@@ -93,36 +93,36 @@ def _memory_bytes(asked: argparse.Namespace) -> int:
     return round(gigabytes * 1e9)
 
 
-def _mix(asked: argparse.Namespace) -> Mix:
+def _mix(args: argparse.Namespace) -> Mix:
     """The mix, or the one page; a page alone is in a prefill of SEQ_LEN positions where nothing else is asked for."""
-    prompt = PROMPT_TOKENS if asked.prompt_tokens is None else asked.prompt_tokens
+    prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
     whole("prompt_tokens", prompt, least=0)
-    if asked.mix is not None:
-        return Mix.parsed(asked.mix, seq_len=asked.seq_len, prompt_tokens=prompt, new_tokens=asked.new_tokens)
-    page, length = page_asked(asked), asked.seq_len
+    if args.mix is not None:
+        return Mix.parsed(args.mix, seq_len=args.seq_len, prompt_tokens=prompt, new_tokens=args.new_tokens)
+    page, length = selected_page(args), args.seq_len
     if length is None:
-        length = SEQ_LEN if asked.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
-    return Mix.of_one(page, seq_len=length, new_tokens=asked.new_tokens)
+        length = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
+    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens)
 
 
-def _times(asked: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:
+def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:
     """The one source that was asked for; the floor where there is a datasheet; None where memory alone is asked about."""
-    if asked.rates is not None and asked.times != "predicted":
-        raise ValueError(f"rates: got {asked.rates} without --times predicted, accepted: both together")
-    if asked.record is not None:
-        if asked.times is not None:
-            raise ValueError(f"times: got {asked.times} beside --record, accepted: one of them; sources are never mixed")
-        return recorded_times(asked.record, mix, spec, run, device=asked.device)
-    if asked.times == "predicted":
-        if asked.rates is None:
+    if args.rates is not None and args.times != "predicted":
+        raise ValueError(f"rates: got {args.rates} without --times predicted, accepted: both together")
+    if args.record is not None:
+        if args.times is not None:
+            raise ValueError(f"times: got {args.times} beside --record, accepted: one of them; sources are never mixed")
+        return recorded_times(args.record, mix, spec, run, device=args.device)
+    if args.times == "predicted":
+        if args.rates is None:
             raise ValueError("rates: got none, accepted: the rates of the device; measure them with `nox -s predict_study`")
-        if not asked.rates.is_file():
-            raise ValueError(f"rates: got {asked.rates}, accepted: a file of rates; `nox -s predict_study` writes one")
-        known = rates.read(asked.rates)
-        return predicted_times(spec, run, known, file=str(asked.rates), device=asked.device)
-    wanted = any(getattr(asked, name) is not None for name in ("times", "mix", "price_per_hour", "output_dir"))
-    if asked.device is not None:
-        datasheet = hardware.device(asked.device)
+        if not args.rates.is_file():
+            raise ValueError(f"rates: got {args.rates}, accepted: a file of rates; `nox -s predict_study` writes one")
+        known = rates.read(args.rates)
+        return predicted_times(spec, run, known, file=str(args.rates), device=args.device)
+    wanted = any(getattr(args, name) is not None for name in ("times", "mix", "price_per_hour", "output_dir"))
+    if args.device is not None:
+        datasheet = hardware.device(args.device)
         return floor_times(spec, run, datasheet) if wanted or datasheet.flops_per_s(run.dtype) is not None else None
     if wanted:
         raise ValueError(
@@ -134,7 +134,7 @@ def _times(asked: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution)
 
 def _csv(found: Plan) -> str:
     """One row for every number of pages in flight of each shape alone and of the mix: what the picture shows."""
-    rows = [(one.page.label, one.page.share, service) for one in found.pages for service in one.services]
+    rows = [(shape.page.label, shape.page.share, service) for shape in found.pages for service in shape.services]
     if len(found.pages) > 1:
         rows += [("the mix", 1.0, service) for service in found.services]
     text = io.StringIO()

@@ -1,6 +1,6 @@
 """The commands of `python -m analytic` but `capacity`: each takes the parsed arguments and returns the text to print.
 
-ValueError is input that can not be used; nothing is written before everything is checked.
+ValueError is input that cannot be used; nothing is written before everything is checked.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from analytic.models.deepseek_ocr.workload import (
 from analytic.planning import demand
 
 
-def cost_command(asked: argparse.Namespace) -> str:
+def cost_command(args: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
-    page = page_asked(asked)
-    layout = TokenLayout.of(asked.seq_len, page)
-    whole("decode_steps", asked.decode_steps, most=MOST_STEPS)
-    whole("batch_size", asked.batch_size)
-    spec, run = ModelSpec.from_preset(asked.preset), _execution(asked)
-    model = DeepseekOCRModel.from_spec(spec, run=run, logits=asked.logits)
+    page = selected_page(args)
+    layout = TokenLayout.of(args.seq_len, page)
+    whole("decode_steps", args.decode_steps, most=MOST_STEPS)
+    whole("batch_size", args.batch_size)
+    spec, run = ModelSpec.from_preset(args.preset), _execution(args)
+    model = DeepseekOCRModel.from_spec(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
     trees: dict[str, CostNode] = {}
     if page is not None:
-        model.start_vision(batch_size=asked.batch_size, workload=page)
+        model.start_vision(batch_size=args.batch_size, workload=page)
         stages["vision"], trees["vision"] = _stage(model.forward_cost()), model.tree()
-    model.start_prefill(asked.seq_len, asked.batch_size)
+    model.start_prefill(args.seq_len, args.batch_size)
     stages["prefill"], trees["prefill"] = _stage(model.forward_cost()), model.tree()
     cache = model.start_decode()
     trees["decode"] = model.tree()
     steps, listed = [], []
-    for number in range(1, asked.decode_steps + 1):
+    for number in range(1, args.decode_steps + 1):
         context = cache.length
         steps.append(model.forward_cost())
         cache = model.decode_one_token()
@@ -56,10 +56,10 @@ def cost_command(asked: argparse.Namespace) -> str:
         "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
         "execution": run.choices(),
         "workload": {
-            "seq_len": asked.seq_len,
-            "batch_size": asked.batch_size,
-            "decode_steps": asked.decode_steps,
-            "logits": asked.logits,
+            "seq_len": args.seq_len,
+            "batch_size": args.batch_size,
+            "decode_steps": args.decode_steps,
+            "logits": args.logits,
             "page": None if page is None else page.label,
             "views": 0 if page is None else page.num_views,
             "image_tokens": layout.image_tokens,
@@ -68,16 +68,16 @@ def cost_command(asked: argparse.Namespace) -> str:
         },
         "stages": stages,
     }
-    if asked.by_module:
+    if args.by_module:
         for name, tree in trees.items():
             stages[name]["modules"] = _modules(tree)
-    return json.dumps(answer, indent=1) if asked.json else _cost_text(answer)
+    return json.dumps(answer, indent=1) if args.json else _cost_text(answer)
 
 
-def crops_command(asked: argparse.Namespace) -> str:
+def crops_command(args: argparse.Namespace) -> str:
     """Grid, views and tokens of each image size."""
     rows = []
-    for text in asked.sizes:
+    for text in args.sizes:
         width, height = parse_pair("size", text, example="1654x2339")
         page = gundam(crop_grid_for(width, height))
         rows.append(
@@ -90,27 +90,27 @@ def crops_command(asked: argparse.Namespace) -> str:
                 "image_tokens": page.image_tokens,
             }
         )
-    if asked.json:
+    if args.json:
         return json.dumps(rows, indent=1)
     return _joined([list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)])
 
 
-def sweep_command(asked: argparse.Namespace) -> str:
+def sweep_command(args: argparse.Namespace) -> str:
     """The scaling table over sequence lengths and views, written as JSON and CSV."""
     from analytic.planning import sweep
 
     scaled = sweep.scaling(
-        ModelSpec.from_preset(asked.preset),
-        _execution(asked),
-        seq_lens=list(dict.fromkeys(asked.seq_lens)),
-        decode_steps=asked.decode_steps,
-        batch_size=asked.batch_size,
-        pages=_pages(asked),
+        ModelSpec.from_preset(args.preset),
+        _execution(args),
+        seq_lens=list(dict.fromkeys(args.seq_lens)),
+        decode_steps=args.decode_steps,
+        batch_size=args.batch_size,
+        pages=_pages(args),
     )
     try:
-        paths = sweep.write(scaled, asked.output_dir)
+        paths = sweep.write(scaled, args.output_dir)
     except OSError as error:
-        raise ValueError(f"output_dir: got {asked.output_dir}, accepted: a folder that can be written ({error})") from error
+        raise ValueError(f"output_dir: got {args.output_dir}, accepted: a folder that can be written ({error})") from error
     rows = [["seq_len", "prefill GFLOP", "decode GFLOP/token", "KV MB after"]]
     for point in scaled["points"]:
         rows.append(
@@ -136,42 +136,42 @@ def sweep_command(asked: argparse.Namespace) -> str:
     return "\n".join([*tables, *(f"wrote {path}" for path in paths)])
 
 
-def demand_command(asked: argparse.Namespace) -> str:
+def demand_command(args: argparse.Namespace) -> str:
     """The rates that a first token and each further one ask for, over lengths and pages."""
     found = demand.serving_demand(
-        ModelSpec.from_preset(asked.preset),
-        _execution(asked),
-        seq_lens=list(dict.fromkeys(asked.seq_lens)),
-        pages=_pages(asked),
-        batch_size=asked.batch_size,
-        decode_steps=asked.decode_steps,
-        first_token_s=asked.first_token_s,
-        token_s=asked.token_s,
+        ModelSpec.from_preset(args.preset),
+        _execution(args),
+        seq_lens=list(dict.fromkeys(args.seq_lens)),
+        pages=_pages(args),
+        batch_size=args.batch_size,
+        decode_steps=args.decode_steps,
+        first_token_s=args.first_token_s,
+        token_s=args.token_s,
     )
-    return json.dumps(found.as_json(), indent=1) if asked.json else "\n".join(demand.lines(found))
+    return json.dumps(found.as_json(), indent=1) if args.json else "\n".join(demand.lines(found))
 
 
-def _execution(asked: argparse.Namespace) -> Execution:
-    return Execution(device=asked.device, attention=asked.attention, experts=asked.experts, dtype=asked.dtype)
+def _execution(args: argparse.Namespace) -> Execution:
+    return Execution(device=args.device, attention=args.attention, experts=args.experts, dtype=args.dtype)
 
 
-def page_asked(asked: argparse.Namespace) -> VisionWorkload | None:
+def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
     """The one page of `--mode`, `--crop-grid` or `--image-size`; None without."""
-    if asked.no_image:
+    if args.no_image:
         return None
-    if asked.mode is not None:
-        if asked.mode not in MODES:
-            raise ValueError(f"mode: got {asked.mode!r}, accepted: {', '.join(MODES)}")
-        return MODES[asked.mode]
-    if asked.crop_grid is not None:
-        return gundam(CropGrid.parse(asked.crop_grid))
-    if asked.image_size is None:
+    if args.mode is not None:
+        if args.mode not in MODES:
+            raise ValueError(f"mode: got {args.mode!r}, accepted: {', '.join(MODES)}")
+        return MODES[args.mode]
+    if args.crop_grid is not None:
+        return gundam(CropGrid.parse(args.crop_grid))
+    if args.image_size is None:
         return None
-    return VisionWorkload.from_image(*parse_pair("image size", asked.image_size, example="1654x2339"))
+    return VisionWorkload.from_image(*parse_pair("image size", args.image_size, example="1654x2339"))
 
 
-def _pages(asked: argparse.Namespace) -> list[VisionWorkload]:
-    return [parse_page("crop_grids", text) for text in dict.fromkeys(asked.crop_grids)]
+def _pages(args: argparse.Namespace) -> list[VisionWorkload]:
+    return [parse_page("crop_grids", text) for text in dict.fromkeys(args.crop_grids)]
 
 
 def _stage(cost: Cost) -> dict[str, Any]:

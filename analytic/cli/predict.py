@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.commands import page_asked
+from analytic.cli.commands import selected_page
 from analytic.core.checks import MOST_STEPS, accept, whole
 from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.core.execution import Attention, Execution, Experts
@@ -51,7 +51,7 @@ def known_rates(name: str | None, path: Path | None) -> Rates:
     """The rates in `path`, or those kept of the device `name`. Raises ValueError naming the devices that have some."""
     if path is not None:
         return rates.read(path)
-    kept = {one.parent.name: one for one in sorted(FOLDER.glob(f"*/{FILE}"))}
+    kept = {file.parent.name: file for file in sorted(FOLDER.glob(f"*/{FILE}"))}
     accept("device", name, tuple(kept))
     return rates.read(kept[str(name)])
 
@@ -66,7 +66,7 @@ def stage_times(
     attention: Attention,
     experts: Experts,
 ) -> list[StageTime]:
-    """Vision (where there is a page), prefill, and the mean decoded token. Raises ValueError for what can not be."""
+    """Vision (where there is a page), prefill, and the mean decoded token. Raises ValueError for what cannot be."""
     TokenLayout.of(seq_len, page)
     whole("decode_steps", decode_steps, most=MOST_STEPS)
     whole("batch_size", batch_size)
@@ -88,29 +88,29 @@ def stage_times(
     return found
 
 
-def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, asked: argparse.Namespace) -> list[str]:
+def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, args: argparse.Namespace) -> list[str]:
     """The table: floor and prediction of each stage, the host's part, and where the device's time goes."""
-    decode_steps = asked.decode_steps
+    decode_steps = args.decode_steps
     rows = [["stage", "launches", "floor ms", "predicted ms", "over floor", "host", "most of the device's time"]]
-    for one in found:
-        predicted = one.predicted
+    for timed in found:
+        predicted = timed.predicted
         rows.append(
             [
-                one.stage if one.stage != "decode" else f"decode, mean of {decode_steps} tokens",
+                timed.stage if timed.stage != "decode" else f"decode, mean of {decode_steps} tokens",
                 f"{predicted.launches:,}",
-                f"{one.floor_s * 1e3:,.3f}",
+                f"{timed.floor_s * 1e3:,.3f}",
                 f"{predicted.time_s * 1e3:,.3f}",
-                f"{predicted.time_s / one.floor_s:,.1f}x",
+                f"{predicted.time_s / timed.floor_s:,.1f}x",
                 f"{predicted.host_s / predicted.time_s:.0%}",
                 _largest(predicted.device_s),
             ]
         )
-    whole_s = sum(one.predicted.time_s * (decode_steps if one.stage == "decode" else 1) for one in found)
+    whole_s = sum(timed.predicted.time_s * (decode_steps if timed.stage == "decode" else 1) for timed in found)
     joined = "the longer of the two" if known.overlapped else "their sum"
     return [
-        f"{known.model_variant}, {known.dtype}, attention {asked.attention}, experts {asked.experts}, on "
-        f"{known.device_name}, {known.threads} threads; {page.label if page else 'no page'}, {asked.seq_len:,} positions, "
-        f"batch {asked.batch_size:,}",
+        f"{known.model_variant}, {known.dtype}, attention {args.attention}, experts {args.experts}, on "
+        f"{known.device_name}, {known.threads} threads; {page.label if page else 'no page'}, {args.seq_len:,} positions, "
+        f"batch {args.batch_size:,}",
         *table.aligned(rows),
         f"all stages and {decode_steps} tokens: {whole_s * 1e3:,.3f} ms",
         f"floor: fused bytes and FLOPs at {known.flops_per_s / 1e9:,.1f} GFLOP/s and {known.bytes_per_s / 1e9:,.1f} GB/s; "
@@ -118,32 +118,32 @@ def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, 
     ]
 
 
-def predict_command(asked: argparse.Namespace) -> str:
+def predict_command(args: argparse.Namespace) -> str:
     """Floor and predicted time of vision, prefill and decode at one point."""
-    page, known = page_asked(asked), known_rates(asked.device, asked.rates)
+    page, known = selected_page(args), known_rates(args.device, args.rates)
     found = stage_times(
         known,
         page=page,
-        seq_len=asked.seq_len,
-        decode_steps=asked.decode_steps,
-        batch_size=asked.batch_size,
-        attention=asked.attention,
-        experts=asked.experts,
+        seq_len=args.seq_len,
+        decode_steps=args.decode_steps,
+        batch_size=args.batch_size,
+        attention=args.attention,
+        experts=args.experts,
     )
-    if not asked.json:
-        return "\n".join(lines(found, known, page=page, asked=asked))
+    if not args.json:
+        return "\n".join(lines(found, known, page=page, args=args))
     answer = {
         "device_name": known.device_name,
         "model_variant": known.model_variant,
         "dtype": known.dtype,
-        "attention": asked.attention,
-        "experts": asked.experts,
+        "attention": args.attention,
+        "experts": args.experts,
         "threads": known.threads,
         "page": None if page is None else page.label,
-        "seq_len": asked.seq_len,
-        "batch_size": asked.batch_size,
-        "decode_steps": asked.decode_steps,
-        "stages": {one.stage: one.as_json() for one in found},
+        "seq_len": args.seq_len,
+        "batch_size": args.batch_size,
+        "decode_steps": args.decode_steps,
+        "stages": {timed.stage: timed.as_json() for timed in found},
     }
     return json.dumps(answer, indent=1)
 
@@ -167,5 +167,5 @@ def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec,
 def _largest(device_s: Mapping[ShapeClass, float]) -> str:
     """The three classes that take most of the device's time."""
     total = sum(device_s.values())
-    first = sorted(device_s.items(), key=lambda one: -one[1])[:3]
+    first = sorted(device_s.items(), key=lambda item: -item[1])[:3]
     return ", ".join(f"{str(name).replace('_', ' ')} {seconds / total:.0%}" for name, seconds in first)

@@ -155,9 +155,9 @@ class CostNode:
         """Add this subtree to `sums`; returns its peak of activations."""
         if len(self.copies) < 2:
             return self._gather_one(sums)
-        one = _Sums()
-        peak = self._gather_one(one)
-        sums.add(one, times=len(self.copies))
+        single = _Sums()
+        peak = self._gather_one(single)
+        sums.add(single, times=len(self.copies))
         return peak
 
     def _gather_one(self, sums: _Sums) -> Count:

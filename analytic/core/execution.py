@@ -20,7 +20,7 @@ INSTEAD: Final = {
     ("cudagraph", "meta"): "CUDA graphs need a CUDA device; elsewhere use --backend compile --device cpu --preset tiny",
     ("cudagraph", "cpu"): "a CPU has no CUDA graphs; use --backend compile",
 }
-"""What to do where a backend can not run on a device."""
+"""What to do where a backend cannot run on a device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Execution:
                torch.compile; `cudagraph` is torch.compile whose kernels are replayed as a CUDA graph
     framework  releases of transformers and torch; by default those that are installed here
 
-    Raises ValueError for what can not run: a backend where its device is missing, or a loop that depends on values where
+    Raises ValueError for what cannot run: a backend where its device is missing, or a loop that depends on values where
     there are none or where a graph is made ahead of them.
     """
 

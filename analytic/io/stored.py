@@ -56,7 +56,7 @@ def parsed(text: str) -> Any:
 
 def require_writable(folder: Path, *files: Path) -> None:
     """Raise OSError unless files can be made in `folder`, and `files` replaced; folders made for the trial are removed."""
-    missing = [one for one in (folder, *folder.parents) if not os.path.exists(one)]  # also of a name too long
+    missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]  # also of a name too long
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -65,9 +65,9 @@ def require_writable(folder: Path, *files: Path) -> None:
             if path.is_dir():
                 raise IsADirectoryError(f"{path} is a folder")
     finally:
-        for one in missing:
-            if os.path.exists(one):
-                one.rmdir()
+        for parent in missing:
+            if os.path.exists(parent):
+                parent.rmdir()
 
 
 def write_at_once(path: Path, text: str) -> None:

@@ -92,8 +92,8 @@ class MixMemory:
 
     def __init__(self, spec: ModelSpec, run: Execution, mix: Mix) -> None:
         self._pages = [
-            (one.share, PageMemory(spec, run, seq_len=one.seq_len, new_tokens=mix.new_tokens, page=one.page))
-            for one in mix.pages
+            (entry.share, PageMemory(spec, run, seq_len=entry.seq_len, new_tokens=mix.new_tokens, page=entry.page))
+            for entry in mix.pages
         ]
 
     def in_flight(self, pages: int) -> Demand:

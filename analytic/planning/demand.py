@@ -2,7 +2,7 @@
 
 A first token takes vision and prefill of a page; a further one takes a decode step. To be done within a time, a device has
 to sustain both rates at once: executed FLOPs over the time, and fused bytes over the time. Both are least rates, with
-products and traffic wholly overlapped and nothing else to wait for, so a device below one of them can not answer in time,
+products and traffic wholly overlapped and nothing else to wait for, so a device below one of them cannot answer in time,
 and one whose datasheet holds both may.
 """
 
@@ -154,8 +154,8 @@ def spreads(answers: Sequence[Answer]) -> list[Spread]:
     """Every target time over all `answers`, in the order of the times."""
     found = []
     for rates in zip(*(answer.targets for answer in answers), strict=True):
-        flops, moved = [one.flops_per_s for one in rates], [one.bytes_per_s for one in rates]
-        everywhere = set.intersection(*(set(one.devices) for one in rates))
+        flops, moved = [rate.flops_per_s for rate in rates], [rate.bytes_per_s for rate in rates]
+        everywhere = set.intersection(*(set(rate.devices) for rate in rates))
         found.append(
             Spread(
                 time_s=rates[0].time_s,
@@ -170,9 +170,11 @@ def spreads(answers: Sequence[Answer]) -> list[Spread]:
 def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
     """One row a target time, to be shown: the time, TFLOP/s and GB/s from least to most, and whose datasheet has them."""
     rows = [["within", "TFLOP/s", "GB/s", "on the datasheet of"]]
-    for one in spreads(answers):
-        within = f"{one.time_s:g} s" if one.time_s >= 0.1 else f"{one.time_s * 1e3:g} ms"
-        rows.append([within, _between(one.flops_per_s, 1e12), _between(one.bytes_per_s, 1e9), _those(one.devices, dtype)])
+    for spread in spreads(answers):
+        within = f"{spread.time_s:g} s" if spread.time_s >= 0.1 else f"{spread.time_s * 1e3:g} ms"
+        rows.append(
+            [within, _between(spread.flops_per_s, 1e12), _between(spread.bytes_per_s, 1e9), _those(spread.devices, dtype)]
+        )
     return rows
 
 
@@ -201,9 +203,11 @@ def lines(demand: ServingDemand) -> list[str]:
 def devices_with(flops_per_s: float, bytes_per_s: float, dtype: str) -> tuple[str, ...]:
     """The devices whose datasheet has both rates, dense in `dtype`; those without a unit for it have not."""
     return tuple(
-        one.name
-        for one in hardware.devices()
-        if (peak := one.flops_per_s(dtype)) is not None and peak >= flops_per_s and one.bandwidth_bytes_per_s >= bytes_per_s
+        device.name
+        for device in hardware.devices()
+        if (peak := device.flops_per_s(dtype)) is not None
+        and peak >= flops_per_s
+        and device.bandwidth_bytes_per_s >= bytes_per_s
     )
 
 

@@ -53,11 +53,11 @@ class Mix:
 
     def __post_init__(self) -> None:
         whole("new_tokens", self.new_tokens)
-        labels = [one.label for one in self.pages]
+        labels = [shape.label for shape in self.pages]
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"mix: got {label} {labels.count(label)} times, accepted: each page once")
-        total = math.fsum(one.share for one in self.pages)
+        total = math.fsum(shape.share for shape in self.pages)
         if abs(total - 1) > MOST_OFF:
             raise ValueError(f"mix: got shares that sum up to {total:g}, accepted: 1, such as a4-200dpi=0.7 base=0.3")
 
@@ -71,7 +71,7 @@ class Mix:
     def parsed(cls, texts: Sequence[str], *, seq_len: int | None, prompt_tokens: int, new_tokens: int) -> Mix:
         """From `PAGE=SHARE` each; without a `seq_len` a page takes what its image, one BOS and the prompt do.
 
-        Raises ValueError naming `mix` and what of it can not be used.
+        Raises ValueError naming `mix` and what of it cannot be used.
         """
         whole("prompt_tokens", prompt_tokens, least=0)
         pages = []
@@ -91,7 +91,7 @@ class Mix:
     @property
     def alone(self) -> tuple[Mix, ...]:
         """Each shape of page, as if all pages were of it."""
-        return tuple(Mix(pages=(replace(one, share=1.0),), new_tokens=self.new_tokens) for one in self.pages)
+        return tuple(Mix(pages=(replace(shape, share=1.0),), new_tokens=self.new_tokens) for shape in self.pages)
 
     @property
     def decode_steps(self) -> int:
@@ -101,7 +101,7 @@ class Mix:
     @property
     def mean_context_len(self) -> int:
         """Positions in the cache before a decode step, the mean over pages and steps, rounded down."""
-        prefilled = math.fsum(one.share * one.seq_len for one in self.pages)
+        prefilled = math.fsum(shape.share * shape.seq_len for shape in self.pages)
         return int(prefilled + max(0, self.decode_steps - 1) / 2)
 
 

@@ -86,15 +86,15 @@ class Plan:
                 "batch_size": times.batch_size,
                 "assumed": list(self.assumed),
             },
-            "pages": [self._page_json(one) for one in self.pages],
+            "pages": [self._page_json(shape) for shape in self.pages],
             "mix": {
                 "in_flight": _demand(self.pages_in_flight, self.in_flight),
                 **self._services_json(self.services),
             },
         }
 
-    def _page_json(self, one: PagePlan) -> dict[str, Any]:
-        page, fits = one.page, one.fits
+    def _page_json(self, planned: PagePlan) -> dict[str, Any]:
+        page, fits = planned.page, planned.fits
         shape = {"crop_grid": None, "views": 0, "image_tokens": 0} if page.page is None else page.page.as_json()
         return {
             **shape,
@@ -104,14 +104,14 @@ class Plan:
             "one_page": fits.one_page.as_json(),
             "largest_batch": _demand(fits.batch_size, fits.batch),
             "in_flight": _demand(fits.pages_in_flight, fits.in_flight),
-            **self._services_json(one.services),
+            **self._services_json(planned.services),
         }
 
     def _services_json(self, found: tuple[Service, ...]) -> dict[str, Any]:
         chosen = best(found)
         return {
             "best": None if chosen is None else chosen.as_json(self.price_per_hour),
-            "by_pages_in_flight": [one.as_json(self.price_per_hour) for one in found],
+            "by_pages_in_flight": [service.as_json(self.price_per_hour) for service in found],
         }
 
 

@@ -26,15 +26,15 @@ def drawn(plan: Plan) -> Figure:
     chart, axes = figure(size_in=SIZE_IN)
     if len(plan.pages) > 1:
         _line(axes, plan.services, name="the mix", color=INK, number=0, width=2.8)
-        for number, one in enumerate(plan.pages):
+        for number, shape in enumerate(plan.pages):
             color = SERIES[number % len(SERIES)]
-            _line(axes, one.services, name=f"{one.page.label} alone", color=color, number=number + 1, width=1.5)
+            _line(axes, shape.services, name=f"{shape.page.label} alone", color=color, number=number + 1, width=1.5)
     else:
         _line(axes, plan.services, name=plan.pages[0].page.label, color=SERIES[0], number=0, width=2.2)
-    shown = [service for found in (plan.services, *(one.services for one in plan.pages)) for service in found]
+    shown = [service for found in (plan.services, *(shape.services for shape in plan.pages)) for service in found]
     axes.set_xscale("log")
-    axes.set_xlim(0.9, 1.25 * max(one.pages_in_flight for one in shown))
-    axes.set_ylim(0, 1.08 * max(one.pages_per_s for one in shown))
+    axes.set_xlim(0.9, 1.25 * max(service.pages_in_flight for service in shown))
+    axes.set_ylim(0, 1.08 * max(service.pages_per_s for service in shown))
     log_axis(axes.xaxis)
     axes.minorticks_off()
     where = f"on {plan.device}" if plan.device else f"in {plan.memory_bytes / 1e9:g} GB"
@@ -54,8 +54,8 @@ def _line(axes: Axes, found: tuple[Service, ...], *, name: str, color: str, numb
     if top is None:
         return
     axes.plot(
-        [one.pages_in_flight for one in found],
-        [one.pages_per_s for one in found],
+        [service.pages_in_flight for service in found],
+        [service.pages_per_s for service in found],
         color=color,
         linewidth=width if len(found) > 1 else 0,
         marker=MARKERS[number % len(MARKERS)],

@@ -24,7 +24,7 @@ def lines(found: Plan) -> list[str]:
     if len(found.pages) == 1:
         told += _memory_lines(found)
     if found.times is not None:
-        sentences = (textwrap.wrap(one, width=WIDTH, subsequent_indent="  ") for one in _sentences(found))
+        sentences = (textwrap.wrap(text, width=WIDTH, subsequent_indent="  ") for text in _sentences(found))
         told += [*aligned(_rows(found)), *itertools.chain.from_iterable(sentences)]
     elif found.device is not None:
         told.append(f"no pages/s: the datasheet of {found.device} has no dense peak for {found.run.dtype}")
@@ -64,18 +64,18 @@ def _rows(found: Plan) -> list[list[str]]:
         "tokens/s",
     ]
     rows = [[*heading, "h/million", *([] if price is None else ["cost/million"])]]
-    for one in found.pages:
-        page, cells = one.page, _cells(one.services, price)
-        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _most(_fits(one, found)), *cells])
+    for shape in found.pages:
+        page, cells = shape.page, _cells(shape.services, price)
+        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _most(_fits(shape, found)), *cells])
     if len(found.pages) > 1:
         rows.append(["the mix", "1", "", _most(found.pages_in_flight), *_cells(found.services, price)])
     return rows
 
 
-def _fits(one: PagePlan, found: Plan) -> int:
+def _fits(shape: PagePlan, found: Plan) -> int:
     """Pages in flight, or of a batch where batches were measured."""
     batches = found.times is not None and found.times.batch_size is not None
-    return one.fits.batch_size if batches else one.fits.pages_in_flight
+    return shape.fits.batch_size if batches else shape.fits.pages_in_flight
 
 
 def _most(pages: int) -> str:
@@ -85,17 +85,17 @@ def _most(pages: int) -> str:
 
 def _cells(found: Sequence[Service], price_per_hour: float | None) -> list[str]:
     """Of the most pages/s: pages in flight, times, rates and cost."""
-    one = best(found)
-    if one is None:
+    service = best(found)
+    if service is None:
         return ["-"] * (7 if price_per_hour is None else 8)
-    times_s = (one.vision_s, one.prefill_s, one.decode_s)
-    cost = [] if price_per_hour is None else [f"{one.cost_per_million_pages(price_per_hour):,.2f}"]
+    times_s = (service.vision_s, service.prefill_s, service.decode_s)
+    cost = [] if price_per_hour is None else [f"{service.cost_per_million_pages(price_per_hour):,.2f}"]
     return [
-        f"{one.pages_in_flight:,}",
+        f"{service.pages_in_flight:,}",
         *(f"{time_s * 1e3:,.3f}" for time_s in times_s),
-        three_digits(one.pages_per_s),
-        three_digits(one.tokens_per_s),
-        three_digits(one.device_hours_per_million_pages),
+        three_digits(service.pages_per_s),
+        three_digits(service.tokens_per_s),
+        three_digits(service.device_hours_per_million_pages),
         *cost,
     ]
 
@@ -110,7 +110,7 @@ def _sentences(found: Plan) -> list[str]:
     if chosen.tpot_s is not None:
         waits += f", then one every {_seconds(chosen.tpot_s)}"
     told = [f"bound by {chosen.bound_by} ({parts} of the device's time); {waits} with {chosen.pages_in_flight:,} in flight"]
-    nearly = next(one for one in found.services if one.pages_per_s >= NEARLY * chosen.pages_per_s)
+    nearly = next(service for service in found.services if service.pages_per_s >= NEARLY * chosen.pages_per_s)
     if nearly.pages_in_flight < chosen.pages_in_flight and nearly.tpot_s is not None:
         more = "; more of them fit and give fewer" if found.services[-1].pages_in_flight > chosen.pages_in_flight else ""
         told.append(

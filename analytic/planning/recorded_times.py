@@ -42,7 +42,7 @@ class RecordedTimes:
                 decoded.add(timing["units"])
         self._labels = _labels_by_views(loaded["points"], self._times)
         self.backend: str = loaded["timed"]["execution"].get("backend", "eager")  # named from schema 4.0 on
-        tokens = " or ".join(str(units) for units in sorted(one for one in decoded if one is not None)) or "some"
+        tokens = " or ".join(str(units) for units in sorted(steps for steps in decoded if steps is not None)) or "some"
         self.told = (
             f"measured, medians of {file} on {self.device_name or 'a device without a name'}, {self.backend}, batch "
             f"{self.batch_size}; a decode step is the mean of the first {tokens} after the prefill"
@@ -58,13 +58,13 @@ class RecordedTimes:
         """The mean over batches, each of one shape. Raises ValueError for another batch than the measured."""
         if pages != self.batch_size:
             raise ValueError(f"pages: got {pages}, accepted: {self.batch_size}, the batch that was measured")
-        return sum(one.share * self._times[f"decode[{one.seq_len}]"] for one in mix.pages)
+        return sum(shape.share * self._times[f"decode[{shape.seq_len}]"] for shape in mix.pages)
 
     def missing(self, mix: Mix) -> list[str]:
         """The stages of the mix that were not timed; decode only where there is a token to decode."""
-        wanted = [self._vision(one) for one in mix.pages if one.page is not None]
-        wanted += [f"prefill[{one.seq_len}]" for one in mix.pages]
-        wanted += [f"decode[{one.seq_len}]" for one in mix.pages if mix.decode_steps]
+        wanted = [self._vision(shape) for shape in mix.pages if shape.page is not None]
+        wanted += [f"prefill[{shape.seq_len}]" for shape in mix.pages]
+        wanted += [f"decode[{shape.seq_len}]" for shape in mix.pages if mix.decode_steps]
         return [name for name in dict.fromkeys(wanted) if name not in self._times]
 
     def _vision(self, page: PageShare) -> str:
@@ -147,12 +147,12 @@ def _commands(
     for name, chosen, usual in kernels:
         if chosen != usual:
             words += [f"--{name}", chosen]
-    labels = dict.fromkeys(_point(one.page) for one in pages if one.page is not None)
-    lengths = ",".join(str(length) for length in sorted({one.seq_len for one in pages}))
+    labels = dict.fromkeys(_point(shape.page) for shape in pages if shape.page is not None)
+    lengths = ",".join(str(length) for length in sorted({shape.seq_len for shape in pages}))
     commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]
     if labels:  # without a length, every grid and mode is among the points
         commands.insert(0, shlex.join([*words, "-k", " or ".join(f"vision[{label}]" for label in labels)]))
-    return f"{' and '.join(f'`{one}`' for one in commands)}; `nox -s merge -- RUN RUN` joins the runs of several"
+    return f"{' and '.join(f'`{command}`' for command in commands)}; `nox -s merge -- RUN RUN` joins the runs of several"
 
 
 def _point(page: VisionWorkload) -> str:

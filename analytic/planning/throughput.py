@@ -97,8 +97,8 @@ class Service:
 def service(mix: Mix, times: Times, pages: int) -> Service:
     """What `pages` pages of the mix in flight get done."""
     together = times.batch_size or 1
-    vision_s = math.fsum(one.share * times.vision_s(one) for one in mix.pages) / together
-    prefill_s = math.fsum(one.share * times.prefill_s(one) for one in mix.pages) / together
+    vision_s = math.fsum(shape.share * times.vision_s(shape) for shape in mix.pages) / together
+    prefill_s = math.fsum(shape.share * times.prefill_s(shape) for shape in mix.pages) / together
     steps = mix.decode_steps
     step_s = times.step_s(mix, pages) if steps else 0.0
     # while a page decodes, each place beside it changes hands once: so many pages enter between its tokens
@@ -133,4 +133,4 @@ def ladder(most: int) -> list[int]:
 
 def best(found: Sequence[Service]) -> Service | None:
     """The most pages/s, with the fewest pages in flight that reach it; None of none."""
-    return max(found, key=lambda one: (one.pages_per_s, -one.pages_in_flight), default=None)
+    return max(found, key=lambda service: (service.pages_per_s, -service.pages_in_flight), default=None)

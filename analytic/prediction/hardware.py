@@ -40,20 +40,20 @@ def devices() -> tuple[DevicePeaks, ...]:
     loaded = stored.read(stored.DATA / "hardware.json", schema=SCHEMA)
     return tuple(
         DevicePeaks(
-            name=one["name"],
-            matches=tuple(one["matches"]),
-            peak_flops_per_s=tuple(one["dense_peak_flops_per_s"].items()),
-            bandwidth_bytes_per_s=one["bandwidth_bytes_per_s"],
-            memory_bytes=one["memory_bytes"],
-            source=one["source"],
+            name=row["name"],
+            matches=tuple(row["matches"]),
+            peak_flops_per_s=tuple(row["dense_peak_flops_per_s"].items()),
+            bandwidth_bytes_per_s=row["bandwidth_bytes_per_s"],
+            memory_bytes=row["memory_bytes"],
+            source=row["source"],
         )
-        for one in loaded["devices"]
+        for row in loaded["devices"]
     )
 
 
 def device(name: str) -> DevicePeaks:
     """The device called `name`. Raises ValueError naming the known ones."""
-    known = {one.name: one for one in devices()}
+    known = {datasheet.name: datasheet for datasheet in devices()}
     if name not in known:
         raise ValueError(f"device: got {name!r}, accepted: {', '.join(known)}")
     return known[name]
@@ -65,7 +65,7 @@ def recognized(reported: str) -> DevicePeaks | None:
     Makers' and series' words aside, the name has to fit whole: a laptop's `RTX 4090` or an `A10G` is another device.
     """
     words = _words(reported)
-    fitting = [one for one in devices() if any(_words(match) == words for match in one.matches)]
+    fitting = [datasheet for datasheet in devices() if any(_words(match) == words for match in datasheet.matches)]
     return fitting[0] if fitting else None
 
 

@@ -69,11 +69,11 @@ def predict(trees: Iterable[CostNode], rates: Rates, *, below: str = "") -> Pred
     launches, time_s = 0, 0.0
     for tree in trees:
         device_s, launched = 0.0, 0
-        for one in op_times(tree, rates, below=below):
-            taken_s = one.start_s + one.work_s
-            by_class[one.op.rate_class] += taken_s
+        for timed in op_times(tree, rates, below=below):
+            taken_s = timed.start_s + timed.work_s
+            by_class[timed.op.rate_class] += taken_s
             device_s += taken_s
-            launched += int(one.op.launches)
+            launched += int(timed.op.launches)
         host_s = launched * rates.host_s
         time_s += max(device_s, host_s) if rates.overlapped else device_s + host_s
         launches += launched
@@ -118,7 +118,7 @@ class _Clock:
     def _shaped_s(self, op: Op) -> float:
         """Seconds of every product (or attention, or broadcast) at the rate of its sizes."""
         of_class = self._rates.classes[op.rate_class]
-        return sum(int(one.work) / of_class.at(int(one.size), beside=int(one.beside)) for one in op.shapes)
+        return sum(int(shape.work) / of_class.at(int(shape.size), beside=int(shape.beside)) for shape in op.shapes)
 
     def _memory_s(self, op: Op) -> float:
         """Seconds of reading and writing alone, weights from memory where they do not stay in the cache."""

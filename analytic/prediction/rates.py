@@ -90,7 +90,7 @@ class Rates:
     classes: Mapping[ShapeClass, ClassRates]
 
     def __post_init__(self) -> None:
-        missing = [str(one) for one in ShapeClass if one not in self.classes]
+        missing = [str(name) for name in ShapeClass if name not in self.classes]
         if missing:
             raise ValueError(f"classes: got none for {', '.join(missing)}; accepted: all of {', '.join(ShapeClass)}")
 
@@ -107,10 +107,10 @@ class Rates:
             **{name: getattr(self, name) for name in names},
             "classes": {
                 str(name): {
-                    "start_s": one.start_s,
-                    "curves": {str(key): asdict(curve) for key, curve in one.curves.items()},
+                    "start_s": measured.start_s,
+                    "curves": {str(key): asdict(curve) for key, curve in measured.curves.items()},
                 }
-                for name, one in self.classes.items()
+                for name, measured in self.classes.items()
             },
         }
 
@@ -137,7 +137,7 @@ def write(rates: Rates, path: Path) -> None:
 
 
 def _class(found: Mapping[str, Any]) -> ClassRates:
-    curves = {int(key): RateCurve(tuple(one["sizes"]), tuple(one["rates"])) for key, one in found["curves"].items()}
+    curves = {int(key): RateCurve(tuple(curve["sizes"]), tuple(curve["rates"])) for key, curve in found["curves"].items()}
     return ClassRates(start_s=found["start_s"], curves=curves)
 
 

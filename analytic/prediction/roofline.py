@@ -42,7 +42,7 @@ class TimedCost:
 
 
 def floor_s(cost: Cost, ceilings: Ceilings) -> float | None:
-    """Seconds below which the stage can not be: the larger of executed FLOPs over peak and fused bytes over bandwidth.
+    """Seconds below which the stage cannot be: the larger of executed FLOPs over peak and fused bytes over bandwidth.
 
     None while both ceilings are unknown; with one known, the floor of that one.
     """

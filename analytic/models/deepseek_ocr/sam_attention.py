@@ -86,17 +86,17 @@ class SamAttention(AnalyticLayer):
         """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
         rows = self.groups * (self.spec.num_heads * self.side)
         d, side, b = self.spec.head_dim, self.side, self.run.dtype_bytes
-        one = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
+        axis = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
         return ops.product(
-            kind=one.kind,
-            rate_class=one.rate_class,
-            shapes=one.shapes * 2,
+            kind=axis.kind,
+            rate_class=axis.rate_class,
+            shapes=axis.shapes * 2,
             launches=2,
-            flops=one.executed_flops * 2,
-            read=one.read_bytes * 2,
-            written=one.written_bytes * 2,
+            flops=axis.executed_flops * 2,
+            read=axis.read_bytes * 2,
+            written=axis.written_bytes * 2,
             weight=0,
-            live=one.live_bytes,
+            live=axis.live_bytes,
         )
 
     def _relative_position_sum(self) -> Op:

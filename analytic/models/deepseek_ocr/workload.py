@@ -124,10 +124,10 @@ class VisionWorkload:
     @property
     def view_groups(self) -> tuple[ViewGroup, ...]:
         """Views of equal size, the global one first."""
-        one = ViewGroup(side_px=self.base_size, count=1)
+        whole_page = ViewGroup(side_px=self.base_size, count=1)
         if self.grid is None:
-            return (one,)
-        return one, ViewGroup(side_px=self.image_size, count=self.grid.tiles)
+            return (whole_page,)
+        return whole_page, ViewGroup(side_px=self.image_size, count=self.grid.tiles)
 
     @property
     def num_views(self) -> int:
