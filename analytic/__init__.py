@@ -1,14 +1,14 @@
 """The closed-form cost model of DeepSeek-OCR: FLOPs, bytes, memory and KV cache from shapes alone, and times from rates.
 
-Pure arithmetic: nothing here imports torch, and every formula takes an int or a numpy array alike. The packages, in the
-order in which they may import each other; the docstring of each lists its modules.
+Pure arithmetic: nothing here imports torch, and every formula accepts an int or a numpy array. The packages, in import
+order (a package imports only from those above it); the docstring of each package lists its modules.
 
-framework   FrameworkProfile: what a release of transformers or torch adds to what the architecture must cost
-core        what an operator costs, and how costs add up
-io          JSON by schema, tables, pictures
-models      a model owns its dimensions, layers, stages, tokens and crop rule
-prediction  datasheets, roofline lower bound, rates of operators, predicted time
-planning    what fits, pages/s, price
+framework   FrameworkProfile: the cost that a release of transformers or torch adds to that of the architecture
+core        the cost of an operator, and how costs add up
+io          JSON validated by schema, tables, charts
+models      one package per model: dimensions, layers, stages, tokens and crop rule
+prediction  datasheets, roofline lower bound, operator rates, predicted time
+planning    memory capacity, pages/s, price
 cli         the commands of `python -m analytic`
 """
 
@@ -39,7 +39,7 @@ __all__ = sorted(_EXPORTED)
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for: numpy is not, until a sweep is."""
+    """Import a public name on first access, so that numpy is loaded only for sweeps."""
     if name not in _EXPORTED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_EXPORTED[name]), name)

@@ -1,12 +1,12 @@
-"""What a release of transformers or torch adds to what the architecture must cost: one profile a release line.
+"""The cost that a release of transformers or torch adds to that of the architecture: one profile per release line.
 
-Architecture is true of every release: FLOPs of products, convolutions and attention, parameter counts, the KV cache and
-tokens. Glue is true of one: casts, masks, copies, launches, pointwise arithmetic, operand bytes, parameters kept in another
-dtype, and which operators torch's own counter knows. The layers state both; where releases differ, or could, they ask the
-profile.
+Architecture is the same in every release: FLOPs of products, convolutions and attention, parameter counts, the KV cache and
+tokens. Glue depends on the release: casts, masks, copies, launches, pointwise arithmetic, operand bytes, parameters stored
+in another dtype, and the operators that torch's own counter has formulas for. The layers state both; where releases differ,
+or may differ, they read the profile.
 
-To describe a new release, add one instance here: `replace` the one before it with the traits that changed, and list the
-releases that the exact suite was run on. `nox -s drift -- transformers==X.Y.Z` names the traits that a release needs.
+To describe a new release, add one instance here: `replace` the changed traits of the previous one, and list the releases
+that pass the exact suite. `nox -s drift -- transformers==X.Y.Z` reports the traits that a release needs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from importlib import metadata
 from typing import Any, Final, Literal, get_args
 
 GlueDtype = Literal["model", "float32"]
-"""The dtype of a step: that of the model, or float32 whatever the model's is."""
+"""The dtype of a step: that of the model, or always float32."""
 CacheArgument = Literal["past_key_values", "cache"]
 
 NOT_COST: Final = ("version", "releases", "cache_argument")
-"""Fields of a profile that say nothing about cost."""
+"""Profile fields without an effect on cost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,16 +31,16 @@ class TransformersProfile:
     """The glue of one line of transformers releases.
 
     version               release line, such as 5.24
-    releases              releases that the exact suite was run on
-    cache_argument        keyword of `forward` that takes the KV cache
+    releases              releases verified with the exact suite
+    cache_argument        keyword argument of `forward` for the KV cache
     router_weight_dtype   of the router's parameters; the router computes in float32 and casts weights of another dtype
-    norm_dtype            of RMSNorm, between a cast in and a cast out
-    rotary_dtype          of the rotary angles, whose cos and sin are cast to the model's dtype
+    norm_dtype            of RMSNorm, with a cast before and after it
+    rotary_dtype          of the rotary angles; cos and sin are cast to the model's dtype
     softmax_dtype         of the softmax in transformers' own (eager) attention
-    expert_sum_dtype      of the routed experts' outputs, weighted and summed
-    resize_dtype          of position tables that are resized to another map
+    expert_sum_dtype      of the weighted sum of the routed experts' outputs
+    resize_dtype          of the interpolation of position tables to another map size
     builds_sliding_mask   the decoder builds a sliding-window mask that no full-attention layer uses
-    resizes_every_table   SAM interpolates tables of relative positions that have the right length already
+    resizes_every_table   SAM interpolates relative position tables even if they have the right length
     """
 
     version: str
@@ -61,9 +61,9 @@ class TorchProfile:
     """The glue of one line of torch releases.
 
     version                release line, such as 2.13
-    releases               releases that the exact suite was run on, without what a build adds (`+cpu`)
+    releases               releases verified with the exact suite, without build suffixes (`+cpu`)
     math_attention_dtype   of SDPA decomposed into its products, as on the meta device
-    cpu_statistics_dtype   of mean and deviation that layer norm writes on a CPU; elsewhere they are float32
+    cpu_statistics_dtype   of the mean and deviation that layer norm writes on a CPU; on other devices they are float32
     counts_grouped_mm      FlopCounterMode has a formula for `_grouped_mm`
     counts_cpu_attention   FlopCounterMode has a formula for SDPA's CPU kernel
     """
@@ -125,7 +125,7 @@ class FrameworkProfile:
         return f"transformers {self.transformers.version}, torch {self.torch.version}"
 
     def traits(self) -> dict[str, Any]:
-        """Every trait that has a cost, by name."""
+        """Every trait that affects cost, by name."""
         return {
             field.name: getattr(profile, field.name)
             for profile in (self.transformers, self.torch)
@@ -134,7 +134,7 @@ class FrameworkProfile:
         }
 
     def with_trait(self, name: str, value: Any) -> FrameworkProfile:
-        """The same with one trait changed. Raises ValueError for a name that is no trait."""
+        """A copy with one trait changed. Raises ValueError for an unknown trait."""
         for side in ("transformers", "torch"):
             profile = getattr(self, side)
             if name in {field.name for field in fields(profile)} - set(NOT_COST):
@@ -142,7 +142,7 @@ class FrameworkProfile:
         raise ValueError(f"trait: got {name!r}, accepted: {', '.join(self.traits())}")
 
     def alternatives(self) -> tuple[tuple[str, Any], ...]:
-        """Every (trait, value) that this profile could have instead of its own, one at a time."""
+        """Every (trait, value) that changes one trait of this profile."""
         domains = {True: (False,), False: (True,)} | {
             own: tuple(other for other in get_args(GlueDtype) if other != own) for own in get_args(GlueDtype)
         }
@@ -151,9 +151,9 @@ class FrameworkProfile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Framework:
-    """Releases of transformers and torch, and the profile that describes them or comes nearest.
+    """Releases of transformers and torch, and the profile that describes them, or the nearest one.
 
-    transformers, torch   releases without what a build adds: 5.24.0, 2.13.0
+    transformers, torch   releases without build suffixes: 5.24.0, 2.13.0
     """
 
     transformers: str
@@ -162,9 +162,9 @@ class Framework:
 
     @classmethod
     def of(cls, transformers: str, torch: str) -> Framework:
-        """Two releases with the profile of their lines, else of the newest known line before theirs, else of the oldest.
+        """Two releases, each with the profile of its line, else of the newest known line before it, else of the oldest.
 
-        Raises ValueError for a text that is no version.
+        Raises ValueError for a malformed version.
         """
         profile = FrameworkProfile(
             transformers=_nearest("transformers", transformers, TRANSFORMERS), torch=_nearest("torch", torch, TORCH)
@@ -173,23 +173,23 @@ class Framework:
 
     @property
     def verified(self) -> bool:
-        """Whether the exact suite was run on both releases."""
+        """Whether both releases are verified with the exact suite."""
         return not self.unverified
 
     @property
     def unverified(self) -> tuple[str, ...]:
-        """Libraries whose release the exact suite was not run on."""
+        """Libraries whose release is not verified with the exact suite."""
         pairs = (("transformers", self.profile.transformers), ("torch", self.profile.torch))
         return tuple(name for name, profile in pairs if getattr(self, name) not in profile.releases)
 
     def notice(self) -> str | None:
-        """What is not verified, in one sentence without its end; None where all is."""
+        """The unverified releases as a sentence without a full stop; None if all are verified."""
         return notice_of(self.as_json())
 
     def incomparable(self, other: Framework) -> str | None:
-        """Why glue of the two cannot be held to each other: `transformers 5.23.0 against 5.24.0`; None where it can.
+        """Why the glue of the two cannot be compared: `transformers 5.23.0 against 5.24.0`; None where it can.
 
-        Releases whose profiles have the same traits can be compared; one that is not verified only with itself.
+        Verified releases whose profiles have the same traits can be compared; an unverified release only with itself.
         """
         pairs = (
             ("transformers", self.transformers, other.transformers, self.profile.transformers, other.profile.transformers),
@@ -203,7 +203,7 @@ class Framework:
         return "; ".join(found) or None
 
     def as_json(self) -> dict[str, Any]:
-        """What a record says of it (schemas/record.v5.schema.json)."""
+        """The framework as recorded (schemas/record.v5.schema.json)."""
         return {
             "transformers": self.transformers,
             "torch": self.torch,
@@ -217,12 +217,12 @@ NEWEST: Final = Framework(
     torch=TORCH[-1].releases[-1],
     profile=FrameworkProfile(transformers=TRANSFORMERS[-1], torch=TORCH[-1]),
 )
-"""The newest releases that are verified."""
+"""The newest verified releases."""
 
 
 @cache
 def installed() -> Framework:
-    """The releases that are installed here; for a library that is not, its newest verified release."""
+    """The installed releases; the newest verified release of a library that is not installed."""
     found = {}
     for name in ("transformers", "torch"):
         try:
@@ -233,7 +233,7 @@ def installed() -> Framework:
 
 
 def notice_of(recorded: Mapping[str, Any]) -> str | None:
-    """What `Framework.as_json` says is not verified, in one sentence without its end; None where all is."""
+    """The unverified releases in the output of `Framework.as_json`, as a sentence without a full stop; None if none."""
     parts = [
         f"{name} {recorded[name]} is not verified (nearest profile {recorded['profile'][name]})"
         for name in recorded["unverified"]

@@ -1,6 +1,6 @@
-"""`python -m analytic capacity`: what fits in a device's memory, what it gets done of a mix of pages, and what that costs.
+"""`python -m analytic capacity`: pages that fit in a device's memory, throughput on a mix of pages, and cost.
 
-The table goes to the terminal; `--output-dir` keeps it as `capacity.json`, `capacity.csv` and `capacity.png`.
+The table goes to the terminal; `--output-dir` also writes `capacity.json`, `capacity.csv` and `capacity.png`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SEQ_LEN: Final = 1024
 PROMPT_TOKENS: Final = 16
 LEAST_GB: Final = 1e-9
 MOST_GB: Final = 1e9
-"""The memory that is taken: from one byte to more than any machine holds."""
+"""Accepted memory sizes in GB: from one byte to more than any machine has."""
 
 
 def capacity_command(args: argparse.Namespace) -> str:
-    """Memory, throughput and cost of one page or a mix, as a table or JSON; files where a folder is given."""
+    """Memory, throughput and cost of one page or a mix, as a table or JSON; also files if a folder is given."""
     spec = ModelSpec.from_preset(args.preset)
-    # on a device that serves, SDPA is one kernel
+    # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
     memory_bytes = _memory_bytes(args)
     mix = _mix(args)
@@ -56,7 +56,7 @@ def capacity_command(args: argparse.Namespace) -> str:
 
 
 def write(found: Plan, folder: Path) -> list[Path]:
-    """The three files of a plan with times, each whole or not at all. Raises ValueError for what cannot be written."""
+    """Write the three files of a plan with times, each atomically. Raises ValueError if one cannot be written."""
     from analytic.io.charts import write_png
     from analytic.planning.plan_chart import drawn
 
@@ -94,7 +94,7 @@ def _memory_bytes(args: argparse.Namespace) -> int:
 
 
 def _mix(args: argparse.Namespace) -> Mix:
-    """The mix, or the one page; a page alone is in a prefill of SEQ_LEN positions where nothing else is asked for."""
+    """The mix, or the single page; a single page has a prefill of SEQ_LEN positions by default."""
     prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
     whole("prompt_tokens", prompt, least=0)
     if args.mix is not None:
@@ -106,7 +106,7 @@ def _mix(args: argparse.Namespace) -> Mix:
 
 
 def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:
-    """The one source that was asked for; the floor where there is a datasheet; None where memory alone is asked about."""
+    """The selected source of times; the floor by default if there is a datasheet; None if only memory is planned."""
     if args.rates is not None and args.times != "predicted":
         raise ValueError(f"rates: got {args.rates} without --times predicted, accepted: both together")
     if args.record is not None:
@@ -133,7 +133,7 @@ def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) 
 
 
 def _csv(found: Plan) -> str:
-    """One row for every number of pages in flight of each shape alone and of the mix: what the picture shows."""
+    """One row per number of pages in flight, for each shape alone and for the mix: the data of the chart."""
     rows = [(shape.page.label, shape.page.share, service) for shape in found.pages for service in shape.services]
     if len(found.pages) > 1:
         rows += [("the mix", 1.0, service) for service in found.services]

@@ -1,6 +1,6 @@
-"""The commands of `python -m analytic` but `capacity`: each takes the parsed arguments and returns the text to print.
+"""The commands `cost`, `crops`, `sweep` and `demand`: each takes the parsed arguments and returns the text to print.
 
-ValueError is input that cannot be used; nothing is written before everything is checked.
+Raises ValueError for invalid input; nothing is written before all input is checked.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def sweep_command(args: argparse.Namespace) -> str:
 
 
 def demand_command(args: argparse.Namespace) -> str:
-    """The rates that a first token and each further one ask for, over lengths and pages."""
+    """The rates required by a first token and by each further token, over lengths and pages."""
     found = demand.serving_demand(
         ModelSpec.from_preset(args.preset),
         _execution(args),
@@ -156,7 +156,7 @@ def _execution(args: argparse.Namespace) -> Execution:
 
 
 def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
-    """The one page of `--mode`, `--crop-grid` or `--image-size`; None without."""
+    """The page given by `--mode`, `--crop-grid` or `--image-size`; None if no image is given."""
     if args.no_image:
         return None
     if args.mode is not None:
@@ -180,7 +180,7 @@ def _stage(cost: Cost) -> dict[str, Any]:
 
 
 def _modules(tree: CostNode) -> list[dict[str, Any]]:
-    """Own cost of every module, copies of a layer in one row."""
+    """Own cost of every module (children excluded), with copies of a layer in one row."""
     rows = []
 
     def visit(node: CostNode, prefix: str, times: int) -> None:
@@ -207,7 +207,7 @@ def _modules(tree: CostNode) -> list[dict[str, Any]]:
 
 
 def _indices(copies: tuple[str, ...]) -> str:
-    """`0`, `1-11` or `2,5,8,11`: which of the layers a row stands for."""
+    """`0`, `1-11` or `2,5,8,11`: the layers that a row covers."""
     if len(copies) < 2 or len(copies) != int(copies[-1]) - int(copies[0]) + 1:
         return ",".join(copies)
     return f"{copies[0]}-{copies[-1]}"

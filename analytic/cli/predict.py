@@ -1,4 +1,4 @@
-"""`python -m analytic predict`: the time of a page on a device whose rates were measured, stage by stage."""
+"""`python -m analytic predict`: predicted time per stage on a device with measured rates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILE: Final = "rates.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageTime:
-    """A stage, or a mean decoded token: the floor at the device's ceilings, and what is predicted of its operators."""
+    """A stage, or the mean decoded token: floor at the device's ceilings, and time predicted from operator rates."""
 
     stage: str
     cost: Cost
@@ -37,7 +37,7 @@ class StageTime:
     predicted: Predicted
 
     def as_json(self) -> dict[str, Any]:
-        """Seconds, and the device's by class of operators."""
+        """Seconds; device time also by operator class."""
         return {
             "floor_s": self.floor_s,
             "predicted_s": self.predicted.time_s,
@@ -48,7 +48,7 @@ class StageTime:
 
 
 def known_rates(name: str | None, path: Path | None) -> Rates:
-    """The rates in `path`, or those kept of the device `name`. Raises ValueError naming the devices that have some."""
+    """The rates in `path`, or the stored rates of device `name`. Raises ValueError naming the devices with stored rates."""
     if path is not None:
         return rates.read(path)
     kept = {file.parent.name: file for file in sorted(FOLDER.glob(f"*/{FILE}"))}
@@ -66,7 +66,7 @@ def stage_times(
     attention: Attention,
     experts: Experts,
 ) -> list[StageTime]:
-    """Vision (where there is a page), prefill, and the mean decoded token. Raises ValueError for what cannot be."""
+    """Vision (if there is a page), prefill, and the mean decoded token. Raises ValueError for invalid input."""
     TokenLayout.of(seq_len, page)
     whole("decode_steps", decode_steps, most=MOST_STEPS)
     whole("batch_size", batch_size)
@@ -89,7 +89,7 @@ def stage_times(
 
 
 def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, args: argparse.Namespace) -> list[str]:
-    """The table: floor and prediction of each stage, the host's part, and where the device's time goes."""
+    """The table: floor and prediction per stage, the host's share, and the operator classes with most device time."""
     decode_steps = args.decode_steps
     rows = [["stage", "launches", "floor ms", "predicted ms", "over floor", "host", "most of the device's time"]]
     for timed in found:
@@ -149,7 +149,7 @@ def predict_command(args: argparse.Namespace) -> str:
 
 
 def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec, known: Rates) -> StageTime:
-    """One stage of one or more equal calls, for the mean call."""
+    """Floor and predicted time of the mean of one or more calls of a stage."""
     count = len(costs)
     cost = mean_of(costs) if count > 1 else in_sequence(costs)
     floor = floor_s(cost, known.ceilings)
@@ -165,7 +165,7 @@ def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec,
 
 
 def _largest(device_s: Mapping[ShapeClass, float]) -> str:
-    """The three classes that take most of the device's time."""
+    """The three operator classes with most device time."""
     total = sum(device_s.values())
     first = sorted(device_s.items(), key=lambda item: -item[1])[:3]
     return ", ".join(f"{str(name).replace('_', ' ')} {seconds / total:.0%}" for name, seconds in first)

@@ -1,9 +1,9 @@
-"""softmax(Q K^T) V, counted for each way it can run, and the rotary embedding of its inputs.
+"""softmax(Q K^T) V, counted for each attention kernel, and the rotary embedding of its inputs.
 
 Three kernels (see `Execution.attention_kernel`):
 
-    eager  transformers' own: two products in the model's dtype, softmax in another
-    math   SDPA decomposed, as on the meta device: everything in the dtype of torch's profile
+    eager  transformers' own: two products in the model's dtype, softmax in the profile's `softmax_dtype`
+    math   SDPA decomposed, as on the meta device: everything in the `math_attention_dtype` of torch's profile
     fused  SDPA as one kernel: Q, K and V in, the output and one float32 per row out; no S x S traffic
 """
 
@@ -56,7 +56,7 @@ class AttentionShape:
 
     @property
     def size(self) -> Count:
-        """Positions that each query looks at."""
+        """Positions that each query attends to."""
         return self.keys
 
     @property
@@ -70,9 +70,9 @@ def products(
 ) -> Op:
     """Q K^T and P V: 4 groups queries keys d FLOPs, causal or not; `useful` counts the unmasked pairs.
 
-    `fused`: the class of the attention where it is one kernel; elsewhere it is two products.
-    `bias_bytes`: an additive bias over the scores; a fused kernel reads it, elsewhere adding it is a pointwise operator.
-    `sources_bytes`: what Q, K and V were split from and is still alive.
+    `fused`: the rate class if attention is one kernel; otherwise it is two products.
+    `bias_bytes`: an additive bias over the scores; a fused kernel reads it, otherwise adding it is a pointwise operator.
+    `sources_bytes`: the tensor that Q, K and V were split from, if it is still alive.
     """
     live = alive(shape, run) + bias_bytes + sources_bytes
     q, k, scores = shape.query_elements, shape.key_elements, shape.score_elements
@@ -117,10 +117,10 @@ def products(
 
 
 def alive(shape: AttentionShape, run: Execution) -> Count:
-    """Bytes an attention keeps alive at its fullest, without its bias and what Q, K and V were split from.
+    """Peak bytes that an attention keeps alive, excluding its bias and the tensor that Q, K and V were split from.
 
-    eager  the scores in the model's dtype and in that of the softmax, and the softmax
-    math   Q, K and V in the dtype it computes in with K once more, scaled; the scores before and
+    eager  the scores in the model's dtype and in the softmax dtype, and the softmax
+    math   Q, K and V in the compute dtype, plus a scaled copy of K; the scores before and
            after the bias (or the softmax)
     fused  the output
     """
@@ -135,7 +135,7 @@ def alive(shape: AttentionShape, run: Execution) -> Count:
 
 
 def _computed(run: Execution, dtype: GlueDtype) -> tuple[int, bool]:
-    """Bytes of an element in a step that computes in `dtype`, and whether it is cast there and back."""
+    """Bytes per element in a step that computes in `dtype`, and whether it is cast to that dtype and back."""
     return run.bytes_in(dtype), run.casts(dtype)
 
 
@@ -147,11 +147,11 @@ def softmax_chain(
     bias_reads: Count = 0,
     scales_queries: bool = False,
 ) -> Op:
-    """Everything around the two products: scaling, additive bias, softmax and the casts to its dtype and back.
+    """Everything around the two products: scaling, additive bias, softmax and the casts to the softmax dtype and back.
 
-    What it keeps alive is in `alive`.
+    Live bytes are counted in `alive`.
 
-    `biased`: 1 where a bias is added to the scores, else 0; `bias_reads`: the bytes of that bias. `scales_queries`:
+    `biased`: 1 if a bias is added to the scores, else 0; `bias_reads`: the bytes of that bias. `scales_queries`:
     transformers' own attention scales the queries (SAM) instead of the scores.
     """
     q, k, scores, b = shape.query_elements, shape.key_elements, shape.score_elements, run.dtype_bytes
@@ -182,9 +182,9 @@ def softmax_chain(
 
 
 def rotary(*, elements: Count, angles: Count, b: int) -> Op:
-    """x cos + rotate_half(x) sin for one tensor: two products, half a negation, a concatenation and a sum.
+    """x cos + rotate_half(x) sin for one tensor: two products, a negation of half of it, a concatenation and a sum.
 
-    `elements` of the tensor, `angles` of cos (and of sin).
+    `elements` counts those of the tensor, `angles` those of cos (and of sin).
     """
     halves = elements // 2
     return pointwise(
@@ -198,16 +198,16 @@ def rotary(*, elements: Count, angles: Count, b: int) -> Op:
 
 
 def head_copies(shape: AttentionShape, run: Execution) -> Op:
-    """The copy of the output back to (B, S, H d); a single query, or one fused kernel on transposed heads, needs none."""
+    """The copy of the output to (B, S, H d); not needed for a single query or a fused kernel on transposed heads."""
     copies = (shape.queries > 1) * int(run.attention_kernel != "fused")
     copied = shape.query_elements * (copies * run.dtype_bytes)
     return movement(launches=copies, read=copied, written=copied)
 
 
 def operand_copies(elements: Count, run: Execution, *, tensors: Count) -> Op:
-    """`tensors` transposed operands made contiguous for a batched product; one fused kernel takes them as they are.
+    """`tensors` transposed operands made contiguous for a batched product; a fused kernel needs no copies.
 
-    `elements` of each; none is copied where `tensors` is 0.
+    `elements`: the size of each; nothing is copied if `tensors` is 0.
     """
     if run.attention_kernel == "fused":
         return movement(launches=0, read=0, written=0)
@@ -217,5 +217,5 @@ def operand_copies(elements: Count, run: Execution, *, tensors: Count) -> Op:
 
 
 def causal_pairs(new_tokens: Count, past_tokens: Count) -> Count:
-    """Query-key pairs a causal mask keeps: each new token sees the past, itself and the new tokens before it."""
+    """Query-key pairs that a causal mask keeps: each new token attends to the past, itself and the new tokens before it."""
     return new_tokens * past_tokens + new_tokens * (new_tokens + 1) // 2

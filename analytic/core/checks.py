@@ -1,23 +1,23 @@
-"""Checks of values from outside: the field, what was got, what is accepted."""
+"""Validation of user input; errors name the field, the value and what is accepted."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 MOST: Final = 1 << 31
-"""The largest count that is taken: more positions or pages than any machine holds, and far from overflow."""
+"""The largest accepted count: more positions or pages than any machine holds, and far from overflow."""
 MOST_STEPS: Final = 100_000
-"""The most decode steps that are listed one by one."""
+"""The largest accepted number of decode steps where each step is evaluated."""
 
 
 def accept(field: str, got: object, accepted: tuple[object, ...]) -> None:
-    """Raise ValueError naming the field, the value and what is accepted, unless `got` is one of `accepted`."""
+    """Raise ValueError, naming the field, the value and the choices, unless `got` is one of `accepted`."""
     if got not in accepted:
         raise ValueError(f"{field}: got {got!r}, accepted: {', '.join(map(str, accepted))}")
 
 
 def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:
-    """Raise ValueError unless `got` is one whole number from `least` to `most`."""
+    """Raise ValueError unless `got` is a single whole number from `least` to `most`."""
     if isinstance(got, bool) or not isinstance(got, int) or not least <= got <= most:
         limit = f" and at most {most}" if isinstance(got, int) and got > most else ""
         raise ValueError(f"{field}: got {got!r}, accepted: a whole number of at least {least}{limit}")

@@ -1,8 +1,8 @@
-"""What is counted of a call, and how the parts of a model combine.
+"""The counts of a call, and how the parts of a model combine.
 
-An `Op` is one operator (or one run of pointwise operators) of a module. A `CostNode` is a module of the real model: its
-own operators, its children, and what only a module knows (its parameters, its boundary, its cache). A `Cost` is the sum
-over a subtree.
+An `Op` is one operator (or one sequence of pointwise operators) of a module. A `CostNode` is a module of the real model:
+its own operators, its children, and its module-level quantities (parameters, inputs and outputs, cache). A `Cost` is the
+sum over a subtree.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final
 from analytic.core.op import NOTHING, Count, Op, larger
 
 ACTIVATION_SLACK_BYTES: Final = 65_536
-"""Tensors of no weight that the closed form of a peak of activations leaves out: no more than this is no miss."""
+"""Slack in bytes for small tensors that the closed form of peak activations omits: a smaller difference is accepted."""
 
 
 def relative_error(closed_form: int, measured: int) -> float:
-    """|closed form - measured| / |measured|; infinite where only the closed form has something."""
+    """|closed form - measured| / |measured|; infinite if measured is zero and the closed form is not."""
     gap = abs(closed_form - measured)
     if measured == 0:
         return float("inf") if gap else 0.0
@@ -27,18 +27,18 @@ def relative_error(closed_form: int, measured: int) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """The cost of a subtree. Most of it adds up; `activation_bytes` is a peak, so parents take the largest child.
+    """The cost of a subtree. Most fields add up; `activation_bytes` is a peak, so a parent takes its largest child.
 
-    launches              operators that torch dispatches, one after another; views and allocations are none
+    launches              operators that torch dispatches, without views and allocations
     executed_flops        every matmul and convolution FLOP that runs, attention over the full S x S
-    useful_flops          the same, causal attention counted on the lower triangle only
-    counter_flops         what torch's FlopCounterMode sees on this device and with these kernels
+    useful_flops          the same, with causal attention counted on the lower triangle only
+    counter_flops         FLOPs that torch's FlopCounterMode counts on this device with these kernels
     cuda_core_flops       pointwise arithmetic (norms, activations, softmax, rotary, residuals), no tensor cores
-    eager_bytes           read and written by the operators that run, experts counted where tokens are routed
-    fused_bytes           the floor: weights touched once a call, module inputs and outputs once, no S x S traffic
+    eager_bytes           bytes read and written by the operators that run; only experts with routed tokens are counted
+    fused_bytes           minimum traffic: touched weights once per call, module inputs and outputs once, no S x S traffic
     weight_bytes          resident parameters
     touched_weight_bytes  parameters read
-    activation_bytes      peak of activations alive at once, without weights and cache
+    activation_bytes      peak of live activations, without weights and cache
     kv_bytes              KV cache after the stage
     """
 
@@ -56,11 +56,11 @@ class Cost:
 
     @property
     def arithmetic_intensity(self) -> Any:
-        """FLOPs (tensor and CUDA cores) per byte of eager traffic; a float, or an array of them."""
+        """FLOPs (tensor and CUDA cores) per byte of eager traffic; a float or an array."""
         return (self.executed_flops + self.cuda_core_flops) / self.eager_bytes
 
     def as_dict(self) -> dict[str, Count]:
-        """Field name -> value, in the order of the fields."""
+        """Field name -> value, in field order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -68,7 +68,7 @@ class Cost:
 class BackwardCost:
     """The gradients of a call.
 
-    tensor_core_flops  matmuls and convolutions, held to torch's counter module by module
+    tensor_core_flops  matmuls and convolutions, verified against torch's counter module by module
     cuda_core_flops    pointwise, an estimate: twice the forward's, one product with the incoming gradient and one with the
                        saved derivative
     moved_bytes        an estimate: each gradient product reads two of the forward's three tensors and writes the third
@@ -80,7 +80,7 @@ class BackwardCost:
 
 
 def in_sequence(costs: Sequence[Cost]) -> Cost:
-    """The same parameters used by one call after another: work and traffic add up, the largest peak, the last cache."""
+    """Total of successive calls on the same parameters: sums of work and traffic, the largest peak, the last cache."""
     first, *others = costs
     total = first
     for cost in others:
@@ -101,7 +101,7 @@ def in_sequence(costs: Sequence[Cost]) -> Cost:
 
 
 def mean_of(costs: Sequence[Cost]) -> Cost:
-    """The mean token of a window: work and traffic a token; weights, the peak and the last cache as they are."""
+    """Cost per token over a window: work and traffic divided by tokens; weights, peak and last cache unchanged."""
     kept = ("weight_bytes", "activation_bytes", "kv_bytes")
     together = in_sequence(costs).as_dict()
     return Cost(**{name: value if name in kept else value // len(costs) for name, value in together.items()})
@@ -114,9 +114,9 @@ class CostNode:
     name         path below the parent, dots allowed: `self_attn`, `layers`, `patch_embed.projection`
     layer        the analytic layer that describes it (see analytic/models/deepseek_ocr/mapping.py)
     ops          operators that run in this module itself, not in a child
-    parameters   own parameters, how many
-    parameter_bytes  the same in bytes, resident
-    fused_bytes  traffic of this module when it runs as one kernel, weights included; 0 where the parent accounts for it
+    parameters   number of own parameters, children excluded
+    parameter_bytes  resident bytes of these
+    fused_bytes  traffic of this module as one kernel, weights included; 0 if the parent accounts for it
     held_bytes   activations this module keeps alive while a child runs
     kv_bytes     KV cache this module leaves behind
     copies       names of identical siblings (`layers.1` ... `layers.11`); empty for a single module
@@ -134,7 +134,7 @@ class CostNode:
     copies: tuple[str, ...]
 
     def total(self) -> Cost:
-        """The cost of this node and everything below it, all copies together."""
+        """The cost of this subtree, all copies included."""
         sums = _Sums()
         peak = self._gather(sums)
         return Cost(
@@ -173,7 +173,7 @@ class CostNode:
         return self.held_bytes + peak
 
     def backward(self) -> BackwardCost:
-        """The gradients of this subtree, all copies together."""
+        """The gradients of this subtree, all copies included."""
         flops = _sum(op.backward_flops for op in self.ops)
         pointwise = 2 * _sum(op.cuda_core_flops for op in self.ops)
         moved = _sum(op.backward_bytes for op in self.ops)
@@ -186,16 +186,16 @@ class CostNode:
         return BackwardCost(tensor_core_flops=flops * times, cuda_core_flops=pointwise * times, moved_bytes=moved * times)
 
     def operand_bytes(self) -> Count:
-        """Bytes of every operand and result of every operator in this subtree, weights of all resident experts included.
+        """Bytes of every operand and result of every operator in this subtree, with the weights of all resident experts.
 
-        This is what shapes alone say, so it is what a run on meta measures; `Cost.eager_bytes` leaves out the experts that
-        no token is routed to.
+        This follows from shapes alone, so a run on meta measures it; `Cost.eager_bytes` excludes the experts that no token
+        is routed to.
         """
         own = _sum(op.read_bytes + op.written_bytes for op in self.ops)
         return (own + _sum(child.operand_bytes() for child in self.children)) * (len(self.copies) or 1)
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, CostNode]]:
-        """Every module below and including this one as (full path, node); copies are spelled out one by one."""
+        """(full path, node) of this module and every module below it; each copy is listed."""
         for own in self.copies or ("",):
             path = ".".join(part for part in (prefix, self.name, own) if part)
             yield path, self
@@ -203,9 +203,9 @@ class CostNode:
                 yield from child.walk(path)
 
     def merged(self, other: CostNode) -> CostNode:
-        """This module called twice: operators and traffic of both calls, parameters once, the larger peak.
+        """Two calls of this module combined: operators and traffic of both, parameters once, the larger peak.
 
-        Raises ValueError when the two are not the same module.
+        Raises ValueError if the two are not the same module.
         """
         same = (self.name, self.layer, self.copies, len(self.children)) == (
             other.name,
@@ -226,7 +226,7 @@ class CostNode:
 
 
 class _Sums:
-    """Running sums of a subtree. Most operators are useful and counted in full, so only what is not is added up."""
+    """Running sums of a subtree. Useful and counter FLOPs mostly equal executed ones: only differences are summed."""
 
     __slots__ = (
         "executed",
@@ -258,7 +258,7 @@ class _Sums:
         self.kv: Count = 0
 
     def add_op(self, op: Op) -> None:
-        """One operator."""
+        """Add one operator."""
         self.launches = self.launches + op.launches
         executed = op.executed_flops
         if executed is not NOTHING:
@@ -276,7 +276,7 @@ class _Sums:
         self.weights = self.weights + op.weight_bytes
 
     def add(self, other: _Sums, *, times: int) -> None:
-        """Another subtree, `times` over."""
+        """Add another subtree `times` times."""
         for name in _Sums.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name) * times)
 

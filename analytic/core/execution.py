@@ -1,4 +1,4 @@
-"""How the model is run: the choices that change which operators execute, not what they compute."""
+"""How the model runs: the choices that change which operators execute, but not what they compute."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ INSTEAD: Final = {
     ("cudagraph", "meta"): "CUDA graphs need a CUDA device; elsewhere use --backend compile --device cpu --preset tiny",
     ("cudagraph", "cpu"): "a CPU has no CUDA graphs; use --backend compile",
 }
-"""What to do where a backend cannot run on a device."""
+"""What to do if a backend cannot run on a device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Execution:
-    """Device, kernels and precision of a run, and the framework that adds its glue.
+    """Device, kernels and precision of a run, and the framework whose glue is counted.
 
     device     `meta` (shapes only; SDPA decomposes into its two products), `cpu` or `cuda` (SDPA is one kernel)
     attention  transformers' attention implementation
-    experts    transformers' experts implementation; `eager` loops over the experts that some token was routed to
-    dtype      parameters and activations
-    backend    `eager` dispatches operators one by one, and is what is meant where nothing is said; `compile` is
-               torch.compile; `cudagraph` is torch.compile whose kernels are replayed as a CUDA graph
-    framework  releases of transformers and torch; by default those that are installed here
+    experts    transformers' experts implementation; `eager` loops over the experts that tokens are routed to
+    dtype      of parameters and activations
+    backend    `eager`, the default, dispatches operators one by one; `compile` is torch.compile; `cudagraph` is
+               torch.compile with its kernels replayed as a CUDA graph
+    framework  releases of transformers and torch; the installed ones by default
 
-    Raises ValueError for what cannot run: a backend where its device is missing, or a loop that depends on values where
-    there are none or where a graph is made ahead of them.
+    Raises ValueError for combinations that cannot run: a backend on a device that does not support it, or the expert loop,
+    which depends on values, on meta (which has none) or in a compiled graph.
     """
 
     device: Device
@@ -74,7 +74,7 @@ class Execution:
 
     @property
     def dtype_bytes(self) -> int:
-        """Bytes of one parameter or activation element."""
+        """Bytes per parameter or activation element."""
         return DTYPE_BYTES[self.dtype]
 
     @property
@@ -88,38 +88,38 @@ class Execution:
         return self.framework.profile.torch
 
     def bytes_in(self, dtype: GlueDtype) -> int:
-        """Bytes of one element in a step that computes in `dtype`."""
+        """Bytes per element in a step that computes in `dtype`."""
         return DTYPE_BYTES["float32"] if dtype == "float32" else self.dtype_bytes
 
     def casts(self, dtype: GlueDtype) -> bool:
-        """Whether a step that computes in `dtype` copies its input first."""
+        """Whether a step that computes in `dtype` casts its input first."""
         return dtype == "float32" and self.dtype != "float32"
 
     def choices(self) -> dict[str, str]:
-        """What a caller chose, by field, as records hold it; the framework is elsewhere in them."""
+        """The chosen options by field, as stored in records; the framework is stored separately."""
         return {name: getattr(self, name) for name in ("device", "attention", "experts", "dtype", "backend")}
 
     @property
     def static_cache(self) -> bool:
-        """Whether the KV cache has a fixed capacity and is attended to whole; compiled graphs need shapes that stay."""
+        """Whether the KV cache has a fixed capacity and is attended to in full; compiled graphs need static shapes."""
         return self.backend != "eager"
 
     @property
     def attention_kernel(self) -> AttentionKernel:
-        """Which operators an attention turns into: transformers' own, SDPA decomposed, or SDPA as one kernel."""
+        """The operators that attention runs as: transformers' own, SDPA decomposed, or SDPA as one kernel."""
         if self.attention == "eager":
             return "eager"
         return "math" if self.device == "meta" else "fused"
 
     @property
     def counter_sees_attention(self) -> bool:
-        """Whether FlopCounterMode has a formula for the attention: for products and the CUDA kernels in every release."""
+        """Whether FlopCounterMode counts the attention; it counts products and the CUDA kernels in every release."""
         on_cpu = self.attention_kernel == "fused" and self.device == "cpu"
         return not on_cpu or self.torch.counts_cpu_attention
 
     @property
     def counter_sees_experts(self) -> bool:
-        """Whether FlopCounterMode has a formula for the experts' products: for batched ones in every release."""
+        """Whether FlopCounterMode counts the experts' products; it counts batched ones in every release."""
         return self.experts != "grouped_mm" or self.torch.counts_grouped_mm
 
 

@@ -1,4 +1,4 @@
-"""The shape of a KV cache: how long it is, and what it takes."""
+"""The shape of a KV cache: its length and its bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from analytic.core.checks import whole
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticKVCache:
-    """The shape of a KV cache: `length` positions for each of `batch_size` sequences, keys and values in every layer.
+    """The shape of a KV cache: `length` positions per sequence, `batch_size` sequences, keys and values in every layer.
 
-    `capacity`: positions that a static cache holds room for, and is attended to over; None for one that grows.
+    `capacity`: positions that a static cache allocates and attention covers; None for a cache that grows.
     """
 
     num_layers: int
@@ -30,16 +30,16 @@ class SyntheticKVCache:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes one position of one sequence takes: K and V in every layer."""
+        """Bytes per position and sequence: K and V in every layer."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype_bytes
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the whole cache; of a static one, filled or not."""
+        """Bytes of the cache; a static cache counts its whole capacity."""
         positions = self.length if self.capacity is None else self.capacity
         return self.batch_size * positions * self.bytes_per_token
 
     def extended(self, tokens: int) -> SyntheticKVCache:
-        """The cache after `tokens` more positions of every sequence. Raises ValueError beyond the capacity."""
+        """The cache after `tokens` more positions per sequence. Raises ValueError beyond the capacity."""
         whole("tokens", tokens)
         return replace(self, length=self.length + tokens)

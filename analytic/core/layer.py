@@ -1,4 +1,4 @@
-"""What every analytic layer answers, and the leaves that layers are built from."""
+"""The interface of every analytic layer, and the leaves that layers are built from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from analytic.core.op import Count, Op
 
 
 class AnalyticLayer(ABC):
-    """A module of the model with its shapes: the questions of the design notes, answered in FLOPs and bytes.
+    """A module of the model with its shapes, and its cost in FLOPs and bytes.
 
     `forward_*` is one call of the module; `backward_*` the gradients of that call. A subclass is a frozen dataclass that
-    holds dimensions and shapes and says what it is made of in `tree`.
+    holds dimensions and shapes and builds its cost tree in `tree`.
     """
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class AnalyticLayer(ABC):
         return self.forward_cost().weight_bytes
 
     def forward_memory_activation(self) -> Count:
-        """Peak bytes of activations alive at once, without weights and cache."""
+        """Peak bytes of live activations, without weights and cache."""
         return self.forward_cost().activation_bytes
 
     def forward_memory_kvcache(self) -> Count:
@@ -82,11 +82,11 @@ class AnalyticLayer(ABC):
         return self.forward_memory_weight()
 
     def backward_memory_activation(self) -> Count:
-        """Bytes of activation gradients alive at once; an estimate: the forward's peak again."""
+        """Peak bytes of live activation gradients; estimated as the forward's peak."""
         return self.forward_memory_activation()
 
     def backward_memory_kvcache(self) -> Count:
-        """Training keeps no KV cache."""
+        """0: training keeps no KV cache."""
         return 0
 
 
@@ -103,7 +103,7 @@ def module(
     children: tuple[CostNode, ...] = (),
     copies: tuple[str, ...] = (),
 ) -> CostNode:
-    """A node of the cost tree; what is not given is zero or empty. `parameter_b`: bytes of one of its `parameters`."""
+    """A node of the cost tree; omitted fields are zero or empty. `parameter_b`: bytes per parameter."""
     return CostNode(
         name=name,
         layer=layer,
@@ -119,7 +119,7 @@ def module(
 
 
 def linears(*names: str, tokens: Count, width_in: int, width_out: int, bias: bool, b: int) -> tuple[CostNode, ...]:
-    """Linears of one shape inside a fused parent, one for each name."""
+    """Linears of one shape inside a fused parent, one per name."""
     op = ops.linear(tokens=tokens, width_in=width_in, width_out=width_out, bias=bias, b=b)
     weights = (width_in + bias) * width_out
     return tuple(module(name, "Linear", ops=(op,), parameters=weights, parameter_b=b) for name in names)
@@ -138,7 +138,7 @@ def conv2d(
     bias: bool = False,
     first: bool = False,
 ) -> CostNode:
-    """A Conv2d, a kernel of its own also when fused."""
+    """A Conv2d; a separate kernel even when its parent is fused."""
     op = ops.conv2d(
         batch=batch,
         channels_in=channels_in,
@@ -155,7 +155,7 @@ def conv2d(
 
 
 def layer_norm(name: str, *, rows: Count, width: int, run: Execution) -> CostNode:
-    """A LayerNorm; fused, only its weights move."""
+    """A LayerNorm; when fused, only its weights are read."""
     b, weights = run.dtype_bytes, 2 * width
     return module(
         name,
@@ -168,5 +168,5 @@ def layer_norm(name: str, *, rows: Count, width: int, run: Execution) -> CostNod
 
 
 def activation(name: str, *, elements: Count, kind: str, b: int) -> CostNode:
-    """An activation module (gelu, silu); fused, nothing moves."""
+    """An activation module (gelu, silu); when fused, it moves no bytes."""
     return module(name, "Activation", ops=(ops.activation(elements=elements, name=kind, b=b),))

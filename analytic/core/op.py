@@ -1,6 +1,6 @@
-"""One operator: its classes, its dimensions, and what is counted of it.
+"""One operator: its classes, its dimensions and its counts.
 
-Every quantity is a `Count`: an int, or an int64 array when a formula is evaluated for many points in one call.
+Every quantity is a `Count`: an int, or an int64 array if a formula is evaluated for many points in one call.
 Units are FLOPs and bytes; one multiply-add is two FLOPs.
 """
 
@@ -21,11 +21,11 @@ else:
 
 
 NOTHING: Final = 0
-"""The zero of a quantity that an operator does not have; compared by identity, since a count can be an array."""
+"""Zero, for a quantity that an operator does not have; compared by identity, since a count can be an array."""
 
 
 def larger(left: Count, right: Count) -> Count:
-    """The larger of two counts, element by element."""
+    """The elementwise maximum of two counts."""
     if right is NOTHING or left is right:
         return left
     if isinstance(left, int) and isinstance(right, int):
@@ -36,7 +36,7 @@ def larger(left: Count, right: Count) -> Count:
 
 
 class OpKind(StrEnum):
-    """The class of an operator. The first four move and multiply tensors and are held to zero difference."""
+    """The kind of an operator. The first four are compared with measurements at zero difference."""
 
     MATMUL = "matmul"
     CONVOLUTION = "convolution"
@@ -50,11 +50,11 @@ EXACT_KINDS = (OpKind.MATMUL, OpKind.CONVOLUTION, OpKind.ATTENTION, OpKind.EMBED
 
 
 class Shape(Protocol):
-    """Dimensions of one product, attention or broadcast, as its rate sees them (see `ShapeClass`).
+    """Dimensions of one product, attention or broadcast that determine its rate (see `ShapeClass`).
 
-    work    what its rate is of: FLOPs, or bytes written by a broadcast
-    size    where it stands on the curves of its class: the length of sums, positions looked at, bytes written
-    beside  a second size where the class has one, else 0: rows, head width, length of the innermost axis
+    work    the quantity divided by the rate: FLOPs, or bytes written by a broadcast
+    size    position on the curves of its class: length of sums, positions attended to, or bytes written
+    beside  second size if the class has one, else 0: rows, head width, or length of the innermost axis
     """
 
     @property
@@ -67,17 +67,16 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Op:
-    """One operator, or several in a row: FLOPs by convention, bytes at the boundary of each.
+    """One operator, or several in sequence: FLOPs by convention, bytes of the operands and results of each.
 
-    `launches` is how many operators torch dispatches for it, without views and allocations; a device may run one as several
-    kernels. `read_bytes` counts every operand once, parameters included; `weight_bytes` is the part of it that is
-    parameters, and `untouched_bytes` the part of those that belongs to experts no token is routed to. `live_bytes` is the
-    activation memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for
-    a product of two tensors that both need a gradient).
+    `launches` is the number of operators that torch dispatches, without views and allocations; a device may run one as
+    several kernels. `read_bytes` counts every operand once, parameters included; `weight_bytes` is its share of parameters,
+    and `untouched_bytes` the share of those that belongs to experts with no routed token. `live_bytes` is the activation
+    memory alive while the operator runs. `backward_ratio` is backward over forward FLOPs as a fraction (2/1 for a product
+    of two tensors that both need a gradient).
 
-    `rate_class` is the class of operators that a device treats like this one; an array of calls has one class, that of
-    several queries. `shapes` are the dimensions of its products (or its attention, or its broadcast), one for each operator
-    that does them; none where only bytes count.
+    `rate_class` selects the measured rate; an array of calls has a single class, that of several queries. `shapes` are the
+    dimensions of its products (or its attention, or its broadcast), one per such operator; empty if only bytes matter.
     """
 
     kind: OpKind
@@ -97,7 +96,7 @@ class Op:
 
     @property
     def eager_bytes(self) -> Count:
-        """Bytes read and written, without the weights of experts that no token is routed to."""
+        """Bytes read and written, without the weights of experts with no routed token."""
         return self.read_bytes + self.written_bytes - self.untouched_bytes
 
     @property

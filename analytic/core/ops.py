@@ -6,8 +6,8 @@ Dimension key, used in every formula of the package:
     D model width  F feed-forward width      H heads             d head width
     E experts      K experts per token       V vocabulary        b bytes per element
 
-Launches are the operators that torch dispatches, views and allocations left out. FLOPs are those of
-torch.utils.flop_counter (a product of m x k and k x n is 2mkn); bytes are the operands and results of each operator.
+Launches are the operators that torch dispatches, excluding views and allocations. FLOPs follow torch.utils.flop_counter
+(a product of m x k and k x n is 2mkn); bytes are the operands and results of each operator.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ FLOPS_PER_ELEMENT: Final = {
     "linear_interpolation": 3,  # two products, one sum
     "bicubic_interpolation": 32,  # 4 x 4 taps, a product and a sum each
 }
-"""Pointwise arithmetic of one element, in FLOPs; an elementary function counts as one. The ledger uses the same table."""
+"""FLOPs per element of pointwise arithmetic; an elementary function counts as one. The ledger uses the same table."""
 
 BROADCAST_LEAST: Final = 4
-"""Bytes written for each byte read from which a pointwise operator is a broadcast."""
+"""Least bytes written per byte read for a pointwise operator to be classed as a broadcast."""
 BOTH_GRADIENTS: Final = (2, 1)
 WEIGHT_GRADIENT: Final = (1, 1)
-FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's two: the scores are computed again
+FUSED_ATTENTION_GRADIENTS: Final = (5, 2)  # five products against the forward's two: the scores are recomputed
 
 
 def product(
@@ -54,7 +54,7 @@ def product(
     untouched: Count = 0,
     backward_ratio: tuple[int, int] = BOTH_GRADIENTS,
 ) -> Op:
-    """`launches` multiply-add operators: `flops` on tensor cores, bytes as given; `useful` is `flops` unless it differs."""
+    """`launches` multiply-add operators: `flops` on tensor cores, bytes as given; `useful` defaults to `flops`."""
     return Op(
         kind=kind,
         rate_class=rate_class,
@@ -76,7 +76,7 @@ def product(
 def linear(*, tokens: Count, width_in: int, width_out: int, bias: bool, b: int, weight_b: int | None = None) -> Op:
     """y = x W^T (+ c): 2 T Din Dout FLOPs. x (T, Din), W (Dout, Din), y (T, Dout).
 
-    `weight_b`: bytes counted as parameters per weight element; 0 where the weight read is a cast copy.
+    `weight_b`: parameter bytes per weight element; 0 if the weight read is a cast copy.
     """
     weights = (width_in + bias) * width_out
     x, y = tokens * (width_in * b), tokens * (width_out * b)
@@ -121,7 +121,7 @@ def conv2d(
     b: int,
     first: bool = False,
 ) -> Op:
-    """Square 2-D convolution: 2 B Cin Cout k^2 out^2 FLOPs; padding is multiplied like any pixel, as torch counts it.
+    """Square 2-D convolution: 2 B Cin Cout k^2 out^2 FLOPs; padding is counted like any pixel, as torch does.
 
     `first`: the input is the image, which needs no gradient.
     """
@@ -131,7 +131,7 @@ def conv2d(
     weights = (window + bias) * channels_out * b
     return product(
         kind=OpKind.CONVOLUTION,
-        # windows that do not overlap read every pixel once
+        # non-overlapping windows read every pixel once
         rate_class=ShapeClass.PATCHES if side_out * kernel <= side_in else ShapeClass.CONVOLUTION,
         shapes=(Convolution(positions, window, channels_out),),
         launches=1,
@@ -172,7 +172,7 @@ def pointwise(
     rate_class: ShapeClass = ShapeClass.WRITE,
     shapes: tuple[Shape, ...] = (),
 ) -> Op:
-    """`launches` pointwise operators and reductions: arithmetic on CUDA cores, each reading and writing memory."""
+    """`launches` pointwise operators and reductions: FLOPs on CUDA cores, bytes read and written."""
     return Op(
         kind=OpKind.POINTWISE,
         rate_class=rate_class,
@@ -200,9 +200,9 @@ def movement(
     live: Count = 0,
     rate_class: ShapeClass = ShapeClass.MOVEMENT,
 ) -> Op:
-    """Copies, concatenations, padding and gathers: bytes, no arithmetic.
+    """Copies, concatenations, padding and gathers: bytes and no FLOPs.
 
-    `live`: activations alive at once; 0 where another operator of the module keeps more.
+    `live`: bytes of live activations; 0 if another operator of the module keeps more alive.
     """
     return Op(
         kind=OpKind.MOVEMENT,
@@ -223,15 +223,15 @@ def movement(
 
 
 def add(*, elements: Count, b: int, times: int = 1) -> Op:
-    """`times` residual sums of two tensors of `elements`."""
+    """`times` residual sums of two tensors of `elements` each."""
     moved = elements * (b * times)
     return pointwise(launches=times, flops=elements * times, read=moved * 2, written=moved, live=elements * (3 * b))
 
 
 def broadcast_sum(*, outer: Count, side: int, b: int, live: Count) -> Op:
-    """Sum of (outer, side, 1) and (outer, 1, side) to (outer, side, side); `live`: activations alive at once."""
+    """Sum of (outer, side, 1) and (outer, 1, side) to (outer, side, side); `live`: bytes of live activations."""
     operand, elements = outer * (side * b), outer * (side * side)
-    spread = side >= 2 * BROADCAST_LEAST  # it writes side / 2 bytes for each that it reads
+    spread = side >= 2 * BROADCAST_LEAST  # it writes side / 2 bytes per byte read
     return pointwise(
         launches=1,
         flops=elements,
@@ -244,9 +244,9 @@ def broadcast_sum(*, outer: Count, side: int, b: int, live: Count) -> Op:
 
 
 def layer_norm(*, rows: Count, width: int, run: Execution) -> Op:
-    """torch's one-kernel layer norm of `rows` x `width`; also writes mean and inverse deviation.
+    """torch's single-kernel layer norm of `rows` x `width`; also writes mean and inverse standard deviation.
 
-    Those two are float32, on a CPU of the dtype that torch's profile names.
+    These two are float32; on a CPU they have the dtype given by torch's profile.
     """
     b = run.dtype_bytes
     statistic = run.bytes_in(run.torch.cpu_statistics_dtype) if run.device == "cpu" else 4
@@ -280,7 +280,7 @@ def rms_norm(*, rows: Count, width: int, run: Execution) -> Op:
 
 
 def activation(*, elements: Count, name: str, b: int) -> Op:
-    """A one-kernel activation (gelu, silu) over `elements`."""
+    """A single-kernel activation (gelu, silu) over `elements`."""
     return pointwise(
         launches=1,
         flops=elements * FLOPS_PER_ELEMENT[name],
@@ -304,5 +304,5 @@ def quick_gelu(*, elements: Count, b: int) -> Op:
 
 
 def swiglu_product(*, elements: Count, b: int) -> Op:
-    """silu(gate) * up, the product alone."""
+    """The elementwise product in silu(gate) * up, without the SiLU."""
     return pointwise(launches=1, flops=elements, read=elements * (2 * b), written=elements * b, live=elements * (3 * b))

@@ -1,7 +1,7 @@
-"""Dimensions of an operator that its rate depends on, beside `AttentionShape` in `attention.py`.
+"""Operator dimensions that rates depend on; `AttentionShape` is in `attention.py`.
 
-Each is a `Shape` (see `op.py`): the work that a rate is of, and the sizes at which the curves of its class are read.
-Tuples, since a closed form makes hundreds of them.
+Each is a `Shape` (see `op.py`): its work, and the sizes at which the rate curves of its class are read. They are tuples for
+speed, since a closed form creates hundreds of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from analytic.core.op import Count
 class Product(NamedTuple):
     """`groups` products of (rows, sum_length) and (sum_length, columns): 2 groups rows sum_length columns FLOPs.
 
-    `rows` are those of one group; where every row has an expert, the rows of all experts, in one group.
+    `rows` counts the rows of one group; in a grouped product of experts, the rows of all experts, as one group.
     """
 
     rows: Count
@@ -29,7 +29,7 @@ class Product(NamedTuple):
 
     @property
     def size(self) -> Count:
-        """How many products each element of the result sums up."""
+        """Length of the sum behind each element of the result."""
         return self.sum_length
 
     @property
@@ -39,18 +39,18 @@ class Product(NamedTuple):
 
 
 class Convolution(Product):
-    """A convolution as a product: a row is a position of the result, its sum a window over all channels in."""
+    """A convolution as a product: a row is an output position, its sum runs over a window of all input channels."""
 
     __slots__ = ()
 
     @property
     def beside(self) -> Count:
-        """No second size: its rate is that of its sums alone."""
+        """0: its rate depends on the length of its sums alone."""
         return 0
 
 
 class Broadcast(NamedTuple):
-    """A sum of (outer, side, 1) and (outer, 1, side), `b` bytes an element: each operand is spread over an axis."""
+    """A sum of (outer, side, 1) and (outer, 1, side), `b` bytes per element: each operand is broadcast over one axis."""
 
     outer: Count
     side: int

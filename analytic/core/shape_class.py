@@ -1,4 +1,4 @@
-"""The classes of operators that rates are measured for; a formula says the class of its operator where it is built."""
+"""The operator classes that rates are measured for; a formula sets the class of its operator."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from enum import StrEnum
 
 
 class ShapeClass(StrEnum):
-    """Operators that a device treats alike, with what their rate is over.
+    """Operators that share a measured rate, and the sizes that the rate depends on.
 
-    In FLOP/s:
+    Rates in FLOP/s:
 
-    product           dense products: rows, and the length of their sums (a linear's input width)
-    biased_product    the same with a bias for every column
-    grouped           products of rows that each have an expert: rows of all experts, and the length of their sums
-    convolution       the length of their sums: channels in times kernel
-    patches           the same where windows do not overlap, as pixels become patches
-    attention         fused attention of many queries: head width, and the positions looked at
-    causal_attention  the same, each query looking back only; FLOPs are those of all pairs
+    product           dense products: rows, and the length of the sums (a linear's input width)
+    biased_product    the same with a bias per column
+    grouped           expert products, each row with its own expert: rows of all experts, and the length of the sums
+    convolution       the length of the sums: input channels times kernel
+    patches           the same for non-overlapping windows, as in patch embedding
+    attention         fused attention of many queries: head width, and the positions attended to
+    causal_attention  the same under a causal mask; FLOPs are those of all pairs
     biased_attention  the same with a bias added to every score
-    single_query      one query a sequence
+    single_query      one query per sequence
 
-    In bytes/s, over the bytes of one operator, or of all operators where a few belong together:
+    Rates in bytes/s, over the bytes of one operator, or of a group of operators that belong together:
 
-    read, write       pointwise operators: what they read, what they write
+    read, write       pointwise operators: bytes read, bytes written
     broadcast         pointwise operators that write far more than they read: also by the length of the innermost axis
-    movement          copies with another layout, padding, gathers
-    join              a cache made longer by one position
+    movement          copies to another layout, padding, gathers
+    join              a cache extended by one position
     layer_norm        one operator
     activation        GELU and SiLU
     rms_norm          the operators of one RMSNorm together
     rotary            the operators that rotate one tensor, together
-    mask              a mask over pairs of positions as transformers builds it, together
-    gate              softmax, top K and scaling of the scores of a router, together
-    routing           rows sorted by expert: sort, count, gather, scatter, together
+    mask              the operators with which transformers builds a mask over pairs of positions, together
+    gate              softmax, top K and scaling of router scores, together
+    routing           sorting rows by expert: sort, count, gather, scatter, together
     """
 
     PRODUCT = "product"

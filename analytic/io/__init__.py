@@ -1,6 +1,6 @@
-"""JSON by schema, tables in text, and the style of pictures.
+"""JSON validated by schema, text tables, and the style of charts.
 
-stored  presets, profiles and other JSON, checked against their schema, written whole or not at all
+stored  presets, profiles and other JSON, checked against their schema and written atomically
 table   rows of text as aligned lines
 charts  the figures of plans and reports
 """

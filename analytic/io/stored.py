@@ -1,4 +1,4 @@
-"""Presets and profiles stored as JSON, checked against their schema when they are read."""
+"""Presets and profiles stored as JSON, validated against their schema on reading."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DATA: Final = ROOT / "analytic" / "data"
 
 
 def names(folder: str) -> tuple[str, ...]:
-    """The names stored in `presets` or `profiles`, sorted."""
+    """The sorted names stored in `presets` or `profiles`."""
     return tuple(sorted(path.stem for path in (DATA / folder).glob("*.json")))
 
 
 def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
     """The stored object `name` of `folder`, validated against `schemas/<schema>`.
 
-    Raises ValueError that names `field` and the known names when there is none, and the file and the offending key when
-    it is damaged.
+    Raises ValueError naming `field` and the known names if it is missing, and the file and the offending key if it is
+    damaged.
     """
     known = names(folder)
     if name not in known:
@@ -31,7 +31,7 @@ def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
 
 
 def read(path: Path, *, schema: str) -> dict[str, Any]:
-    """The JSON object in `path`, validated against `schemas/<schema>`; ValueError naming file and key otherwise."""
+    """The JSON object in `path`, validated against `schemas/<schema>`. Raises ValueError naming the file and the key."""
     try:
         loaded = parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -43,20 +43,20 @@ def read(path: Path, *, schema: str) -> dict[str, Any]:
 
 
 def _way_back(path: Path) -> str:
-    """How a damaged file is had again: git knows those of the project alone."""
+    """How to restore a damaged file: git tracks only those of the project."""
     if path.resolve().is_relative_to(ROOT):
         return f"restore it with `git checkout -- {path}` if git knows it, or make it again"
     return "make it again"
 
 
 def parsed(text: str) -> Any:
-    """What JSON `text` holds. Raises ValueError when it is none, also for NaN and infinities."""
+    """The value of JSON `text`. Raises ValueError if it is not valid JSON, also for NaN and infinities."""
     return json.loads(text, parse_constant=_refuse_constant)
 
 
 def require_writable(folder: Path, *files: Path) -> None:
-    """Raise OSError unless files can be made in `folder`, and `files` replaced; folders made for the trial are removed."""
-    missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]  # also of a name too long
+    """Raise OSError unless `folder` is writable and `files` can be replaced; folders created by the check are removed."""
+    missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]  # any name length
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -71,14 +71,14 @@ def require_writable(folder: Path, *files: Path) -> None:
 
 
 def write_at_once(path: Path, text: str) -> None:
-    """Write `text` to `path` by way of a temporary file beside it: whole or not at all. The folder has to exist."""
+    """Write `text` to `path` atomically, through a temporary file beside it. The folder has to exist."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:  # whatever interrupts the write, no half file stays behind
+    except BaseException:  # any interruption: leave no partial file behind
         Path(name).unlink(missing_ok=True)
         raise
 
@@ -94,7 +94,7 @@ def _umask() -> int:
 
 
 def violations(loaded: object, schema: str) -> list[str]:
-    """What in `loaded` does not fit `schemas/<schema>`: `key: got value, reason`, at most five; empty when it fits."""
+    """Violations of `schemas/<schema>` in `loaded`: `key: got value, reason`, at most five; empty if it is valid."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
@@ -104,13 +104,13 @@ def violations(loaded: object, schema: str) -> list[str]:
         registry=Registry(retrieve=_schema),  # type: ignore[call-arg]  # a field that attrs names, as its docs use it
     )
     found = sorted(validator.iter_errors(loaded), key=lambda error: error.json_path)
-    # of several accepted forms, such as an object or null, say what is wrong with the nearest
+    # if several forms are accepted, such as an object or null, report the errors of the nearest one
     nearest = [best_match([error]) for error in found[:5]]
     return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
 
 
 def _schema(uri: str) -> Any:
-    """The schema that another refers to: `urn:dsocr-bench:record:4.0` is record.v4.schema.json."""
+    """Resolve a schema reference: `urn:dsocr-bench:record:4.0` is record.v4.schema.json."""
     from referencing import Resource
 
     *_, name, version = uri.split(":")

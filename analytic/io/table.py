@@ -1,4 +1,4 @@
-"""Tables for a terminal: columns of equal width, text flush left, numbers flush right."""
+"""Tables for a terminal: aligned columns, text flush left, numbers flush right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """One line a row; the first `left` columns flush left, the others flush right."""
+    """One line per row; the first `left` columns flush left, the others flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
@@ -19,5 +19,5 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
 
 
 def three_digits(value: float) -> str:
-    """A number above zero to three significant digits, no fewer than its whole part, thousands apart."""
+    """A positive number to three significant digits, or all digits of its whole part, with thousands separators."""
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"

@@ -1,1 +1,1 @@
-"""The models: a folder each, which owns its dimensions, layers, stages, tokens and crop rule."""
+"""The models: one package each, with its dimensions, layers, stages, tokens and crop rule."""

@@ -1,8 +1,8 @@
 """The DeepSeek-V2 style decoder: attention with rotary positions, dense and mixture-of-experts layers, embedding and head.
 
-`DecoderShape` says what one call sees: `new_tokens` positions for each of `batch` sequences on top of `past_tokens` in the
-cache. Prefill is many new tokens on no past, decode one new token on a growing past; one set of formulas serves both, and
-arrays of them.
+`DecoderShape` is the shape of one call: `new_tokens` positions for each of `batch` sequences, with `past_tokens` in the
+cache. Prefill is many new tokens on an empty cache, decode one new token on a growing cache; the same formulas serve both,
+and arrays of both.
 Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
 """
 
@@ -49,25 +49,25 @@ class DecoderShape:
 
     @property
     def tokens(self) -> Count:
-        """Positions computed, over the batch."""
+        """Positions computed, summed over the batch."""
         return self.batch * self.new_tokens
 
     @property
     def context(self) -> Count:
-        """Positions attended to, a sequence: with a static cache its whole capacity, masked or not."""
+        """Positions attended to per sequence: the whole capacity of a static cache, masked or not."""
         return self.past_tokens + self.new_tokens if self.capacity is None else self.capacity
 
     @property
     def continues(self) -> Count:
-        """1 where several tokens are put on a growing past, else 0: then SDPA is given a mask, and makes none itself."""
+        """1 if several tokens extend a growing, non-empty cache, else 0: SDPA then takes a mask instead of making one."""
         return (self.new_tokens > 1) * (self.past_tokens > 0) * int(self.capacity is None)
 
 
 def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
-    """Raise ValueError when the counts of an array of shapes could pass 64 bits; single shapes are Python's own integers.
+    """Raise ValueError if the counts of an array of shapes could exceed 64 bits; single shapes use Python integers.
 
-    The bound is generous: 16 bytes or FLOPs for each parameter and token, and for each pair of positions in every head of
-    every layer 4 FLOPs a feature and 128 bytes of scores, biases and masks.
+    The bound is generous: 16 bytes or FLOPs per parameter and token; per pair of positions, head and layer 4 FLOPs per
+    feature and 128 bytes of scores, biases and masks.
     """
     parts = (shape.batch, shape.new_tokens, shape.past_tokens)
     if all(isinstance(part, int) for part in parts):
@@ -108,7 +108,7 @@ class DeepseekV2RMSNorm(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LlamaRotaryEmbedding(AnalyticLayer):
-    """cos and sin of the angles of `new_tokens` positions, once a call for all layers."""
+    """cos and sin of the angles of `new_tokens` positions, computed once per call for all layers."""
 
     head_dim: int
     new_tokens: Count
@@ -133,7 +133,7 @@ class LlamaRotaryEmbedding(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LlamaFlashAttention2(AnalyticLayer):
-    """Multi-head attention with rotary positions and a KV cache; the name is the notes', the kernel is `run`'s."""
+    """Multi-head attention with rotary positions and a KV cache; `run` selects the kernel, whatever the class name says."""
 
     spec: TextSpec
     shape: DecoderShape
@@ -151,8 +151,8 @@ class LlamaFlashAttention2(AnalyticLayer):
             useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
         )
         mask_bytes, mask_made = self._mask(attention)
-        mask_alive = mask_bytes if self.run.attention_kernel != "eager" else 0  # else it is the decoder's
-        # with a batch, a batched product needs the rotated queries contiguous; keys and values come so from the cache
+        mask_alive = mask_bytes if self.run.attention_kernel != "eager" else 0  # the decoder counts an eager mask
+        # with a batch, a batched product needs contiguous rotated queries; cached keys and values are contiguous
         query_copy = operand_copies(tokens * width, self.run, tensors=1 * (shape.batch > 1) * (shape.new_tokens > 1))
         cached = shape.batch * shape.context * (2 * kv_width * b)
         weights = 2 * (width + kv_width) * width * b
@@ -184,32 +184,32 @@ class LlamaFlashAttention2(AnalyticLayer):
         )
 
     def _cached(self, cached: Count) -> Op:
-        """Keys and values put into the cache: joined to a growing one, copied to their places in a static one."""
+        """Keys and values stored in the cache: concatenated to a growing one, copied into a static one."""
         if self.shape.capacity is None:
             return ops.movement(launches=2, read=cached, written=cached, rate_class=ShapeClass.JOIN)
         new = self.shape.tokens * (2 * self.spec.num_kv_heads * self.spec.head_dim * self.run.dtype_bytes)
         positions = self.shape.new_tokens * 8
-        # arange, + the length so far, the length counted on, two copies by these positions
+        # arange, + current length, increment of the length, two copies by these positions
         return ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8)
 
     @property
     def _fused_class(self) -> ShapeClass:
-        """One query a sequence is a class of its own; an array of calls is classed as several queries."""
+        """The rate class: one query per sequence has its own; an array of calls is classed as several queries."""
         single = isinstance(self.shape.new_tokens, int) and self.shape.new_tokens == 1
         return ShapeClass.SINGLE_QUERY if single else ShapeClass.CAUSAL_ATTENTION
 
     @property
     def _masked(self) -> Count:
-        """1 where a mask is added: always in transformers' own attention, decomposed only with several new tokens."""
+        """1 if a mask is added: always in transformers' own attention, in decomposed SDPA only with several new tokens."""
         if self.run.attention_kernel == "math":
             return (self.shape.new_tokens > 1) * 1
         return int(self.run.attention_kernel == "eager")
 
     def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
-        """Bytes of the mask that is added (one for all heads), and the operators that make it.
+        """Bytes of the added mask (one for all heads), and the operators that build it.
 
-        SDPA decomposed makes its causal mask anew in every layer: ones, lower triangle, two scalars, numbers chosen by it.
-        A boolean mask that it is given becomes numbers of the model's dtype, in every layer too: two scalars, the choice.
+        Decomposed SDPA builds its causal mask in every layer: ones, lower triangle, two scalars, selection of values.
+        It also converts a boolean mask argument to the model's dtype in every layer: two scalars and a selection.
         """
         pairs, b = attention.queries * attention.keys, self.run.dtype_bytes
         if self.run.attention_kernel == "eager":
@@ -227,7 +227,7 @@ class LlamaFlashAttention2(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeepseekV2MLP(AnalyticLayer):
-    """SwiGLU feed-forward: down(silu(gate x) * up x), `tokens` rows of `width` through `hidden`."""
+    """SwiGLU feed-forward: down(silu(gate x) * up x), `tokens` rows of `width` with hidden width `hidden`."""
 
     width: int
     hidden: int
@@ -282,12 +282,12 @@ class DeepseekV2DecoderLayer(AnalyticLayer):
                 norm.tree("input_layernorm"),
                 LlamaFlashAttention2(spec=spec, shape=self.shape, run=self.run).tree("self_attn"),
                 norm.tree("post_attention_layernorm"),
-                replace(mlp, held_bytes=mlp.held_bytes + x + self._weights_kept()),  # and the layer's input
+                replace(mlp, held_bytes=mlp.held_bytes + x + self._weights_kept()),  # plus the layer's input
             ),
         )
 
     def _weights_kept(self) -> Count:
-        """Bytes of the attention weights that transformers' own attention returns and the layer keeps to its end."""
+        """Bytes of the attention weights that transformers' own attention returns; alive until the layer ends."""
         if self.run.attention_kernel != "eager":
             return 0
         pairs = self.shape.batch * self.shape.new_tokens * self.shape.context
@@ -296,7 +296,7 @@ class DeepseekV2DecoderLayer(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenEmbedding(AnalyticLayer):
-    """The input table: `tokens` rows looked up out of `vocab_size`; all of it resident, only the rows touched."""
+    """The token embedding: `tokens` lookups in `vocab_size` rows; all rows are resident, looked-up rows touched."""
 
     vocab_size: int
     width: int
@@ -318,7 +318,7 @@ class TokenEmbedding(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LmHead(AnalyticLayer):
-    """Logits of `rows` positions over the vocabulary; untied from the embedding."""
+    """Logits of `rows` positions over the vocabulary; weights not tied to the embedding."""
 
     vocab_size: int
     width: int

@@ -1,4 +1,4 @@
-"""The language model and its head: embedding, dense and sparse layers, norm, logits, for one call or an array of calls.
+"""The language model and its head, for one call or an array of calls: embedding, dense and sparse layers, norm, logits.
 
 Source: transformers' unlimited_ocr text model with every layer `full_attention`, operator by operator.
 """
@@ -75,7 +75,7 @@ class Decoder(AnalyticLayer):
         )
 
     def _held(self) -> Count:
-        """Bytes alive through all layers: the embedded tokens, cos and sin, and the masks."""
+        """Bytes alive across all layers: the embedded tokens, cos and sin, and the masks."""
         shape, b, sliding = self.shape, self.run.dtype_bytes, int(self.run.transformers.builds_sliding_mask)
         pairs = shape.new_tokens * shape.context
         if self.run.attention == "eager":
@@ -86,9 +86,10 @@ class Decoder(AnalyticLayer):
         return shape.tokens * (self.spec.hidden_size * b) + angles + masks
 
     def _masks(self) -> Op:
-        """Boolean masks that transformers builds once a call: a sliding one no layer uses, and the causal one beside it.
+        """Boolean masks that transformers builds once per call: a sliding mask that no layer uses, and the causal mask.
 
-        SDPA needs the second only where several tokens continue a past; transformers' own attention adds each as numbers.
+        SDPA needs the causal mask only if several tokens extend a cache; transformers' own attention converts each mask to
+        additive values.
         """
         shape, b = self.shape, self.run.dtype_bytes
         new, context, batch = shape.new_tokens, shape.context, shape.batch
@@ -98,7 +99,7 @@ class Decoder(AnalyticLayer):
         causal = shape.continues if not own else 1
         as_numbers = (1 + sliding) * own
         return ops.movement(
-            # the causal mask by itself: arange of all four axes, two sums, <=; then zero, lowest and choice for each mask
+            # the causal mask alone: arange of all four axes, two sums, <=; then zero, lowest and selection per mask
             launches=made.launches + 7 * causal + 3 * as_numbers,
             read=made.read_bytes + (new + context) * (16 * causal) + (pairs + 2 * b) * as_numbers,
             written=made.written_bytes
@@ -113,14 +114,14 @@ class Decoder(AnalyticLayer):
         shape = self.shape
         new, context, batch = shape.new_tokens, shape.context, shape.batch
         pairs = new * context
-        # by positions of the query: int64 arange, + past, twice, - window (43 written with three bools); these and the
-        # operands of two <=, one > and three bool operators are read (51). By positions of the context: arange, + 0, - 0
-        # and one bool (25 written); these and the operands of two <=, one >, one < and one bool are read (49)
-        # 5 operators on positions of the query, 3 on those of the context, arange of batch and of heads, 4 comparisons, 6
-        # bitwise operators and the 3 masks of one element that they begin with
+        # per query position: int64 arange, + past, twice, - window (43 bytes written with three bools); these and the
+        # operands of two <=, one > and three bool operators are read (51 bytes). Per context position: arange, + 0, - 0
+        # and one bool (25 bytes written); these and the operands of two <=, one >, one < and one bool are read (49 bytes)
+        # launches: 5 on query positions, 3 on context positions, arange of batch and of heads, 4 comparisons, 6 bitwise
+        # operators and the 3 single-element masks that they start from
         return ops.movement(
             launches=23,
             read=pairs * 8 + new * 51 + context * 49,
             written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
-            live=pairs * 2 + context * 16,  # operands of a bitwise operator, beside the mask that stays; positions
+            live=pairs * 2 + context * 16,  # operands of a bitwise operator, with one mask kept; positions
         )

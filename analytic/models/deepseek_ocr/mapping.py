@@ -1,7 +1,7 @@
-"""Which analytic layer describes which module class of the real model.
+"""Mapping from the module classes of the real model to the analytic layers.
 
-Class names as transformers' `unlimited_ocr` has them; the vendor's names are those of the layers. A class of the real
-model that has no row here fails a test, and so does a row whose layer is not the one found at the module's path.
+Class names are those of transformers' `unlimited_ocr`; the layers are named after the vendor's classes. A test fails for a
+class of the real model without a row here, and for a row whose layer is not the one at the module's path.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ NAMED_BY_PATH: Final = {
     "model.language_model.embed_tokens": "TokenEmbedding",
     "lm_head": "LmHead",
 }
-"""Modules of torch's own classes that are layers of their own."""
+"""Torch module classes that have their own analytic layer."""
 
 CONTAINERS: Final = frozenset({"ModuleList"})
 """Classes that only hold other modules."""
 
 
 def layer_of(path: str, module_class: str) -> str | None:
-    """The analytic layer of the module at `path`; None for a container. Raises KeyError for a class without a row."""
+    """The analytic layer of the module at `path`; None for a container. Raises KeyError for an unmapped class."""
     if module_class in CONTAINERS:
         return None
     return NAMED_BY_PATH.get(path) or MODULE_LAYERS[module_class]

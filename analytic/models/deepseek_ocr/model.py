@@ -33,11 +33,11 @@ DECODE_WINDOW = 64
 
 
 class DeepseekOCRModel(AnalyticLayer):
-    """The stateful root of the design notes: start a stage, read its cost, advance the cache.
+    """The stateful root of the model: start a stage, read its cost, advance the cache.
 
-    `operation_mode` is `idle`, `vision`, `prefill` or `decode`; every `forward_*` and `backward_*` answers for the stage
-    that was started last, and raises RuntimeError while none was. In `decode` they answer for one more token on the
-    present cache.
+    `operation_mode` is `idle`, `vision`, `prefill` or `decode`. Every `forward_*` and `backward_*` returns the cost of the
+    stage started last, and raises RuntimeError before the first one. In `decode` it is the cost of one more token on the
+    current cache.
     """
 
     __slots__ = ("_cache", "_decoder", "_mode", "_multiplier", "_run", "_shape", "_stage_cost", "_vision", "_window")
@@ -55,7 +55,7 @@ class DeepseekOCRModel(AnalyticLayer):
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
-        """The model of `spec` as `run` runs it; `logits` of the `last` position or of `all`."""
+        """Build the model of `spec` for `run`; `logits` of the `last` position or of `all`."""
         accept("logits", logits, ("last", "all"))
         shape = DecoderShape(batch=1, new_tokens=1, past_tokens=0)
         return cls.from_layers(
@@ -65,7 +65,7 @@ class DeepseekOCRModel(AnalyticLayer):
 
     @classmethod
     def from_layers(cls, vision: VisionStack, decoder: Decoder) -> DeepseekOCRModel:
-        """From prepared layers; their shapes are replaced as stages start. Raises ValueError when they do not fit."""
+        """Build from prepared layers; starting a stage replaces their shapes. Raises ValueError if they do not match."""
         width = vision.spec.text.hidden_size
         if width != decoder.spec.hidden_size:
             raise ValueError(
@@ -77,20 +77,20 @@ class DeepseekOCRModel(AnalyticLayer):
 
     @property
     def operation_mode(self) -> Mode:
-        """The stage that was started last."""
+        """The stage started last."""
         return self._mode
 
     @property
     def kv_cache(self) -> SyntheticKVCache | None:
-        """The present cache; None before the first prefill."""
+        """The current cache; None before the first prefill."""
         return self._cache
 
     def start_vision(
         self, workload: VisionWorkload | None = None, *, batch_size: int = 1, num_views: int | None = None
     ) -> None:
-        """Vision on `batch_size` pages: of one `workload` with views of its own sizes, or `num_views` global views each.
+        """Start vision on `batch_size` pages, each with the views of `workload` or with `num_views` global views.
 
-        Raises ValueError for a count below one, or when both `num_views` and `workload` are given.
+        Raises ValueError for a count below one, or if both `num_views` and `workload` are given.
         """
         whole("batch_size", batch_size)
         if num_views is not None and workload is not None:
@@ -104,9 +104,9 @@ class DeepseekOCRModel(AnalyticLayer):
         self._enter("vision")
 
     def set_vision_workload_multiplier(self, multiplier: float) -> None:
-        """Scale vision FLOPs, traffic and activations by a positive number, until it is set again.
+        """Scale vision FLOPs, traffic and activations by a positive number, until set again.
 
-        Weights stay, and launches: the same operators on more. Raises ValueError for zero, negative or not finite.
+        Weights and launches stay the same: the same operators on more data. Raises ValueError unless positive and finite.
         """
         if not isinstance(multiplier, int | float | Fraction) or multiplier is True or not 0 < multiplier < float("inf"):
             raise ValueError(f"multiplier: got {multiplier!r}, accepted: a positive number")
@@ -121,10 +121,11 @@ class DeepseekOCRModel(AnalyticLayer):
         *,
         capacity: int | None = None,
     ) -> SyntheticKVCache:
-        """Prefill of `context_len` positions in each of `batch_size` sequences; returns the cache it leaves.
+        """Start a prefill of `context_len` positions in each of `batch_size` sequences; returns the resulting cache.
 
-        With a `kv_cache` the positions extend it (chunked prefill); with a `capacity` they fill a new static one of so many
-        positions. Raises ValueError for counts below one, beyond the capacity, and for a cache of another batch or model.
+        With a `kv_cache` the positions extend it (chunked prefill); with a `capacity` they fill a new static cache of that
+        many positions. Raises ValueError for counts below one or beyond the capacity, and for a cache of another batch size
+        or model.
         """
         whole("context_len", context_len)
         whole("batch_size", batch_size)
@@ -141,9 +142,9 @@ class DeepseekOCRModel(AnalyticLayer):
         return self._cache
 
     def start_decode(self, kv_cache: SyntheticKVCache | None = None) -> SyntheticKVCache:
-        """Decode on the cache of the last prefill, or on `kv_cache`; returns it.
+        """Start decoding on the cache of the last prefill, or on `kv_cache`; returns it.
 
-        Raises RuntimeError when there is neither, ValueError for a cache of another model.
+        Raises RuntimeError if there is neither, ValueError for a cache of another model.
         """
         if kv_cache is not None:
             self._check_cache(kv_cache, kv_cache.batch_size)
@@ -154,7 +155,7 @@ class DeepseekOCRModel(AnalyticLayer):
         return self._cache
 
     def decode_one_token(self) -> SyntheticKVCache:
-        """Advance by one token in every sequence; returns the cache after it. Raises RuntimeError outside `decode`."""
+        """Advance every sequence by one token; returns the new cache. Raises RuntimeError outside `decode`."""
         if self._mode != "decode" or self._cache is None:
             raise RuntimeError(f"decode_one_token: the mode is {self._mode!r}; call start_decode first")
         self._cache = self._cache.extended(1)
@@ -162,9 +163,9 @@ class DeepseekOCRModel(AnalyticLayer):
         return self._cache
 
     def tree(self, name: str = "") -> CostNode:
-        """The cost tree of the present stage, with the module paths of the real model below `name`.
+        """The cost tree of the current stage, with the module paths of the real model below `name`.
 
-        The vision multiplier is not in it. Raises RuntimeError while no stage was started.
+        It excludes the vision multiplier. Raises RuntimeError before the first stage.
         """
         if self._mode == "idle":
             raise RuntimeError("no stage was started; call start_vision, start_prefill or start_decode first")
@@ -175,7 +176,7 @@ class DeepseekOCRModel(AnalyticLayer):
         return replace(self._decoder, shape=self._shape).tree(name)
 
     def forward_cost(self) -> Cost:
-        """All quantities of the present stage."""
+        """All quantities of the current stage."""
         if self._stage_cost is None:
             if self._mode == "decode":
                 self._stage_cost = self._decode_cost()
@@ -185,7 +186,7 @@ class DeepseekOCRModel(AnalyticLayer):
         return self._stage_cost
 
     def backward_cost(self) -> BackwardCost:
-        """The gradients of the present stage; those of vision scaled as its forward is."""
+        """The gradients of the current stage; those of vision are scaled like its forward."""
         cost = self.tree().backward()
         if self._mode != "vision":
             return cost
@@ -193,14 +194,14 @@ class DeepseekOCRModel(AnalyticLayer):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all parameters, whatever the stage; `forward_memory_weight` has those of the stage alone."""
+        """Bytes of all parameters, in every stage; `forward_memory_weight` has those of the current stage alone."""
         vision = module("", "DeepseekOCRModel", children=(self._vision.tree("model"),))
         return int(vision.total().weight_bytes) + int(self._decoder.forward_cost().weight_bytes)
 
     def forward_memory_kvcache(self) -> Count:
-        """Bytes of the present cache, 0 before the first prefill: in `decode` before the token that the costs are for.
+        """Bytes of the current cache, 0 before the first prefill; in `decode` before the token that the costs are for.
 
-        `forward_cost().kv_bytes` has the cache after it.
+        `forward_cost().kv_bytes` is the cache after that token.
         """
         return 0 if self._cache is None else self._cache.kv_bytes
 
@@ -214,9 +215,9 @@ class DeepseekOCRModel(AnalyticLayer):
         return DecoderShape(batch=cache.batch_size, new_tokens=1, past_tokens=cache.length, capacity=cache.capacity)
 
     def _decode_cost(self) -> Cost:
-        """The cost of the next token, from a window of steps that is evaluated in one vectorised call."""
+        """The cost of the next token, from a window of steps evaluated in one vectorised call."""
         step = self._step_shape()
-        key = (int(step.batch), int(step.past_tokens), step.capacity)  # of a cache, never of an array
+        key = (int(step.batch), int(step.past_tokens), step.capacity)  # a single cache, never an array
         if key not in self._window:
             self._window = decode_window(
                 self._decoder, batch=key[0], past_tokens=key[1], capacity=key[2], steps=DECODE_WINDOW
@@ -244,7 +245,7 @@ class DeepseekOCRModel(AnalyticLayer):
 def decode_window(
     decoder: Decoder, *, batch: int, past_tokens: int, capacity: int | None, steps: int
 ) -> dict[tuple[int, int, int | None], Cost]:
-    """The cost of `steps` decode steps from `past_tokens` on, by (batch, past tokens, capacity), evaluated in one call."""
+    """The costs of `steps` decode steps from `past_tokens` on, by (batch, past tokens, capacity), in one evaluation."""
     import numpy as np
 
     past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
@@ -259,7 +260,7 @@ def decode_window(
 
 
 def scaled(cost: Cost, factor: Fraction) -> Cost:
-    """`cost` with everything but launches and weights (resident, touched) times `factor`, rounded down to whole units."""
+    """`cost` times `factor`, except launches and weights (resident, touched); rounded down to whole units."""
     if factor == 1:
         return cost
     kept = ("launches", "weight_bytes", "touched_weight_bytes")

@@ -1,7 +1,7 @@
 """The mixture-of-experts feed-forward: router, routed experts, shared experts.
 
-All E experts are resident; a call touches only those some token is routed to. Under uniform routing T tokens that pick
-K of E experts each touch E (1 - (1 - K/E)^T) of them in expectation.
+All E experts are resident; a call touches only those that tokens are routed to. Under uniform routing, T tokens that each
+pick K of E experts touch an expected E (1 - (1 - K/E)^T) of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from analytic.models.deepseek_ocr.spec import TextSpec
 
 
 def expected_unique_experts(tokens: Count, *, experts: int, per_token: int) -> Any:
-    """Experts touched by `tokens` tokens under uniform routing: E (1 - (1 - K/E)^T), a float or an array of them."""
+    """Expected experts touched by `tokens` tokens under uniform routing: E (1 - (1 - K/E)^T), a float or an array."""
     return experts * (1.0 - (1.0 - per_token / experts) ** tokens)
 
 
@@ -47,7 +47,7 @@ class MoEGate(AnalyticLayer):
         casts, casts_table = self.run.casts("float32"), table_b != 4
         cast = tokens * width * casts + table * casts_table
         routed = ops.pointwise(
-            # tokens cast to float32, and the table where it is not; softmax; top K with its int64 indices; scaling
+            # casts of tokens, and of weights if not float32, to float32; softmax; top K with int64 indices; scaling
             launches=3 + casts + casts_table,
             flops=scores * ops.FLOPS_PER_ELEMENT["softmax"] + tokens * picked,
             read=cast * b + scores * 8 + tokens * (picked * 4),
@@ -63,7 +63,7 @@ class MoEGate(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutedExperts(AnalyticLayer):
-    """The routed experts: every token through the SwiGLU of its K experts, summed with the routing weights."""
+    """The routed experts: each token through the SwiGLU of its K experts, summed with the routing weights."""
 
     spec: TextSpec
     tokens: Count
@@ -76,7 +76,7 @@ class RoutedExperts(AnalyticLayer):
 
     @property
     def touched_bytes(self) -> Count:
-        """Expected parameters of the experts that some token is routed to."""
+        """Expected parameters of the experts that tokens are routed to."""
         return expected_bytes(
             self.tokens,
             experts=self.spec.n_routed_experts,
@@ -105,14 +105,14 @@ class RoutedExperts(AnalyticLayer):
 
     @property
     def _hit(self) -> Count:
-        """Experts that some token is expected to be routed to, rounded to whole ones."""
+        """Expected number of experts that tokens are routed to, rounded."""
         spec = self.spec
         return expected_bytes(
             self.tokens, experts=spec.n_routed_experts, per_token=spec.num_experts_per_tok, expert_bytes=1
         )
 
     def _activations(self, rows: Count) -> tuple[Count, Count]:
-        """Bytes (read, written) of the two products: x to 2 F, then F to x."""
+        """Bytes (read, written) of the two products: D to 2 F, then F to D."""
         width, hidden, b = self.spec.hidden_size, self.spec.moe_intermediate_size, self.run.dtype_bytes
         return rows * ((width + hidden) * b), rows * ((2 * hidden + width) * b)
 
@@ -120,12 +120,12 @@ class RoutedExperts(AnalyticLayer):
         return rows * (6 * self.spec.hidden_size * self.spec.moe_intermediate_size)
 
     def _products(self, rows: Count) -> tuple[Product, Product]:
-        """Gate and up in one, then down."""
+        """The two products of an expert: gate and up in one, then down."""
         width, hidden = self.spec.hidden_size, self.spec.moe_intermediate_size
         return Product(rows, width, 2 * hidden), Product(rows, hidden, width)
 
     def _grouped(self, rows: Count) -> tuple[Op, ...]:
-        """Tokens sorted by expert, two grouped products over all resident experts, rows put back in order."""
+        """Sort tokens by expert, two grouped products over all resident experts, restore the order of rows."""
         spec, b = self.spec, self.run.dtype_bytes
         read, written = self._activations(rows)
         weights = spec.n_routed_experts * self.expert_bytes
@@ -144,9 +144,9 @@ class RoutedExperts(AnalyticLayer):
             live=rows * ((spec.hidden_size + 2 * spec.moe_intermediate_size) * b),
         )
         counts = spec.n_routed_experts * 4
-        # read: ids sorted 8, order divided into tokens 8, rows gathered by token 8, weights by order 8 + 4, ids cast 8
-        # and counted 4, the inverse order put 8 + 8. written: sorted ids and order 16, tokens 8, weights 4, int32 ids 4,
-        # arange 8, inverse order 8; a count and an offset for each expert
+        # bytes read: sort of ids 8, order divided into tokens 8, row gather by token 8, weight gather by order 8 + 4, id
+        # cast 8 and count 4, inverse order 8 + 8; written: sorted ids and order 16, tokens 8, weights 4, int32 ids 4,
+        # arange 8, inverse order 8; a count and an offset per expert
         sorting = ops.movement(
             launches=9,  # sort, divide, two gathers, cast, count, cumulate, arange, put
             read=rows * (8 + 8 + 8 + 12 + 8 + 4 + 16) + rows * row + counts,
@@ -164,7 +164,7 @@ class RoutedExperts(AnalyticLayer):
         return products, sorting, restored, self._weighted_sum(rows)
 
     def _batched(self, rows: Count) -> tuple[Op, ...]:
-        """The weights of its expert copied out for every row, then two batched products."""
+        """Copy the weights of its expert for every row, then two batched products."""
         spec, b = self.spec, self.run.dtype_bytes
         read, written = self._activations(rows)
         copied = rows * self.expert_bytes
@@ -187,7 +187,7 @@ class RoutedExperts(AnalyticLayer):
         return products, gathered, self._weighted_sum(rows)
 
     def _looped(self, rows: Count) -> tuple[Op, ...]:
-        """Two products for each expert that was hit, on its tokens; what is hit, and so launches and bytes, is expected."""
+        """Two products per hit expert, on its tokens; the number of hit experts, launches and bytes are expected values."""
         spec, b = self.spec, self.run.dtype_bytes
         read, written = self._activations(rows)
         row = spec.hidden_size * b
@@ -205,8 +205,8 @@ class RoutedExperts(AnalyticLayer):
         )
         masks = self.tokens * (spec.num_experts_per_tok * (spec.n_routed_experts + 1) * 8)
         looped = ops.pointwise(
-            # output, one-hot mask of the routing with its bounds, experts hit; then of each: its number read out four
-            # times and compared, its tokens found and gathered, its weights gathered, a product, a sum into the output
+            # output, one-hot routing mask with its bounds, hit experts; then per hit expert: index read four times and
+            # compared, tokens found and gathered, weights gathered, a product, a sum into the output
             launches=9 + (10 + self.run.casts(self.run.transformers.expert_sum_dtype)) * self._hit,
             flops=rows * (2 * spec.hidden_size),
             read=masks * 2 + rows * (2 * row + 4 * spec.hidden_size + 40),
@@ -216,7 +216,7 @@ class RoutedExperts(AnalyticLayer):
         return products, looped
 
     def _weighted_sum(self, rows: Count) -> Op:
-        """Rows times their routing weight, a float32, summed over the K experts of a token and cast back."""
+        """Rows times their float32 routing weight, summed over the K experts of a token and cast back."""
         width, b, dtype = self.spec.hidden_size, self.run.dtype_bytes, self.run.transformers.expert_sum_dtype
         c, casts = self.run.bytes_in(dtype), self.run.casts(dtype)
         outputs = self.tokens * width
@@ -231,7 +231,7 @@ class RoutedExperts(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeepseekV2MoE(AnalyticLayer):
-    """Router, routed experts and `shared`, the feed-forward that every token passes."""
+    """Router, routed experts and `shared`, the feed-forward of every token."""
 
     spec: TextSpec
     shared: AnalyticLayer
@@ -248,7 +248,7 @@ class DeepseekV2MoE(AnalyticLayer):
             name,
             "DeepseekV2MoE",
             ops=(ops.add(elements=self.tokens * width, b=b),),
-            # the shared experts account for one reading of x and one writing of the sum
+            # the shared experts account for one read of x and one write of the sum
             fused_bytes=router_bytes + experts.touched_bytes,
             children=(gate.tree("gate"), experts.tree("experts"), self.shared.tree("shared_experts")),
         )
