@@ -44,7 +44,7 @@ def test_a_damaged_preset_names_file_and_key(tmp_path: object, monkeypatch: pyte
         ("sam", {"global_attn_indexes": (1, 9)}, r"sam.global_attn_indexes: got \[9\], accepted: 0 to 3"),
         ("sam", {"hidden_size": 0}, "hidden_size: got 0"),
         ("clip", {"num_heads": 5}, "clip.num_heads: got 5"),
-        ("text", {"num_kv_heads": 2}, "text.num_kv_heads: got 2, accepted: 4, one for each head"),
+        ("text", {"num_kv_heads": 2}, "text.num_kv_heads: got 2, accepted: 4, one per head"),
         ("sam", {"patch_size": 8}, "sam.patch_size: got 8, accepted: 16"),
         ("sam", {"image_size": 1000}, "sam.patch_size: got 16, accepted: a divisor of 1000"),
         ("text", {"num_dense_layers": 5}, "text.num_dense_layers: got 5, accepted: 0 to 4"),

@@ -1,9 +1,9 @@
-"""How many pages fit: the largest batch, and the most pages in flight, in a device's memory.
+"""Pages that fit in a device's memory: the largest batch, and the most pages in flight.
 
-A batch holds the weights, the KV cache of every page at its full length, and the activations of the stage that needs most,
-run on the whole batch at once. Pages in flight share the weights and keep a cache each, but pass vision and prefill one
-at a time, as a server with continuous batching runs them; decode runs on all of them. Pages of several shapes in flight
-take the mean cache of the mix, so a run of pages longer than the mean needs room beside it.
+A batch needs the weights, the KV cache of every page at its full length, and the activations of the largest stage on the
+whole batch. Pages in flight share the weights and have one cache each, but pass vision and prefill one at a time, as under
+continuous batching; decode runs on all of them. For pages of several shapes in flight the mean cache of the mix is
+counted, so a sequence of longer pages than the mean needs additional memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from analytic.planning.mix import Mix
 
 MOST_PAGES: Final = 1 << 20
-"""More pages are not tried: where so many fit, at least so many do."""
+"""Limit of the search: if this many pages fit, the result is a lower bound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """Memory of a number of pages, in bytes: parameters, cache, and the largest activations of any stage."""
+    """Memory in bytes for a number of pages: parameters, cache, and the largest activations of any stage."""
 
     weight_bytes: int
     kv_bytes: int
@@ -34,7 +34,7 @@ class Demand:
 
     @property
     def total_bytes(self) -> int:
-        """All three together."""
+        """Sum of the three parts."""
         return self.weight_bytes + self.kv_bytes + self.activation_bytes
 
     def as_json(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capacity:
-    """What fits in `memory_bytes`: pages as one batch, and pages in flight; 0 where not one does, at most MOST_PAGES."""
+    """Pages that fit in `memory_bytes`, as one batch and in flight; 0 if not even one fits, at most MOST_PAGES."""
 
     memory_bytes: int
     batch_size: int
@@ -55,23 +55,23 @@ class Capacity:
 
 
 class PageMemory:
-    """The memory that pages of one shape need, from the closed form."""
+    """Memory needed by pages of one shape, from the closed form."""
 
     def __init__(
         self, spec: ModelSpec, run: Execution, *, seq_len: int, new_tokens: int, page: VisionWorkload | None
     ) -> None:
-        """Raises ValueError for a length that the page does not fit in, and for counts below one."""
+        """Raises ValueError if the page does not fit in the length, and for counts below one."""
         whole("new_tokens", new_tokens)
         TokenLayout.of(seq_len, page)
         self._model = DeepseekOCRModel.from_spec(spec, run=run)
         self._seq_len, self._new_tokens, self._page = seq_len, new_tokens, page
 
     def of_batch(self, pages: int) -> Demand:
-        """`pages` pages through every stage together."""
+        """Memory of `pages` pages that pass every stage together."""
         return self._demand(pages, together=pages)
 
     def in_flight(self, pages: int) -> Demand:
-        """`pages` pages decoding together while one at a time passes vision and prefill."""
+        """Memory of `pages` pages that decode together while one at a time passes vision and prefill."""
         return self._demand(pages, together=1)
 
     def _demand(self, pages: int, *, together: int) -> Demand:
@@ -88,7 +88,7 @@ class PageMemory:
 
 
 class MixMemory:
-    """The memory of a mix in flight: weights once, the mean cache of the mix, the activations of its largest shape."""
+    """Memory of a mix in flight: weights once, the mean cache of the mix, the activations of its largest shape."""
 
     def __init__(self, spec: ModelSpec, run: Execution, mix: Mix) -> None:
         self._pages = [
@@ -97,7 +97,7 @@ class MixMemory:
         ]
 
     def in_flight(self, pages: int) -> Demand:
-        """`pages` pages of the mix decoding together while one of any shape passes vision and prefill."""
+        """Memory of `pages` pages of the mix that decode together while one of any shape passes vision and prefill."""
         found = [(share, memory.in_flight(pages)) for share, memory in self._pages]
         return Demand(
             weight_bytes=found[0][1].weight_bytes,
@@ -106,7 +106,7 @@ class MixMemory:
         )
 
     def most_in_flight(self, memory_bytes: int) -> int:
-        """The most pages in flight that fit in `memory_bytes`; 0 where not even one does."""
+        """The most pages in flight that fit in `memory_bytes`; 0 if not even one fits."""
         return _most(lambda pages: self.in_flight(pages).total_bytes <= memory_bytes)
 
 
@@ -135,7 +135,7 @@ def capacity(
 
 
 def _most(fits: Callable[[int], bool]) -> int:
-    """The largest number up to MOST_PAGES that fits, by doubling and halving; 0 when 1 does not."""
+    """The largest number up to MOST_PAGES that fits, by doubling and bisection; 0 if 1 does not fit."""
     if not fits(1):
         return 0
     low, high = 1, 2

@@ -1,9 +1,9 @@
-"""How fast a device has to be for an answer in time: FLOP/s and bytes/s for a first token, and for each further one.
+"""FLOP/s and bytes/s required to answer within a target time: for the first token, and for each further token.
 
-A first token takes vision and prefill of a page; a further one takes a decode step. To be done within a time, a device has
-to sustain both rates at once: executed FLOPs over the time, and fused bytes over the time. Both are least rates, with
-products and traffic wholly overlapped and nothing else to wait for, so a device below one of them cannot answer in time,
-and one whose datasheet holds both may.
+A first token takes vision and prefill of a page; a further token takes a decode step. A device has to sustain both rates at
+once: executed FLOPs over the target time, and fused bytes over the target time. Both are lower bounds, with products and
+traffic fully overlapped and no other delay: a device below one of them cannot meet the target, and a device whose datasheet
+reaches both may.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKEN_S: Final = (0.005, 0.010, 0.020, 0.050)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequiredRates:
-    """What has to be sustained to be done within `time_s`, and the devices that have both on their datasheet."""
+    """The rates required to finish within `time_s`, and the devices whose datasheet reaches both."""
 
     time_s: float
     flops_per_s: float
@@ -38,10 +38,10 @@ class RequiredRates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One token's work, and the rates that each target time asks for.
+    """The work of one token, and the rates required by each target time.
 
     seq_len      decoder positions of the prefill
-    page         what vision reads before the first token; None for a further token, which reads no page
+    page         the page that vision reads before the first token; None for a further token
     context_len  positions in the cache before a further token; None for the first
     """
 
@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServingDemand:
-    """The rates over lengths and pages. `left_out`: (length, page, least length) of pages that do not fit in a length."""
+    """Required rates over lengths and pages. `left_out`: (length, page, least length) of pages that do not fit."""
 
     spec: ModelSpec
     run: Execution
@@ -94,7 +94,7 @@ class ServingDemand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """A target time over all points: the least and the most of each rate, and the devices that have both at every point."""
+    """A target time over all points: the range of each rate, and the devices that reach both rates at every point."""
 
     time_s: float
     flops_per_s: tuple[float, float]
@@ -115,8 +115,8 @@ def serving_demand(
 ) -> ServingDemand:
     """The rates for every length with every page that fits in it, and for the last of `decode_steps` tokens after it.
 
-    That token sees the longest context, so the ones before it ask for less. Raises ValueError for counts below one and for
-    times that are not above zero.
+    That token has the longest context, so earlier ones require less. Raises ValueError for counts below one and for times
+    that are not positive.
     """
     if not seq_lens:
         raise ValueError("seq_lens: got none, accepted: at least one length")
@@ -151,7 +151,7 @@ def serving_demand(
 
 
 def spreads(answers: Sequence[Answer]) -> list[Spread]:
-    """Every target time over all `answers`, in the order of the times."""
+    """One `Spread` per target time over all `answers`, in the order of the times."""
     found = []
     for rates in zip(*(answer.targets for answer in answers), strict=True):
         flops, moved = [rate.flops_per_s for rate in rates], [rate.bytes_per_s for rate in rates]
@@ -168,7 +168,7 @@ def spreads(answers: Sequence[Answer]) -> list[Spread]:
 
 
 def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
-    """One row a target time, to be shown: the time, TFLOP/s and GB/s from least to most, and whose datasheet has them."""
+    """One table row per target time: the time, ranges of TFLOP/s and GB/s, and the devices whose datasheet reaches them."""
     rows = [["within", "TFLOP/s", "GB/s", "on the datasheet of"]]
     for spread in spreads(answers):
         within = f"{spread.time_s:g} s" if spread.time_s >= 0.1 else f"{spread.time_s * 1e3:g} ms"
@@ -179,7 +179,7 @@ def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
 
 
 def within(time_s: float) -> str:
-    """A target time, to be shown: `0.5 s`, `20 ms`."""
+    """A target time as text: `0.5 s`, `20 ms`."""
     return f"{time_s:g} s" if time_s >= 0.1 else f"{time_s * 1e3:g} ms"
 
 
@@ -201,7 +201,7 @@ def lines(demand: ServingDemand) -> list[str]:
 
 
 def devices_with(flops_per_s: float, bytes_per_s: float, dtype: str) -> tuple[str, ...]:
-    """The devices whose datasheet has both rates, dense in `dtype`; those without a unit for it have not."""
+    """The devices whose datasheet reaches both rates, dense in `dtype`; devices without a unit for it are excluded."""
     return tuple(
         device.name
         for device in hardware.devices()
@@ -251,7 +251,7 @@ def _between(ends: tuple[float, float], unit: float) -> str:
 
 
 def _those(devices: Sequence[str], dtype: str) -> str:
-    """Which of the devices with a unit for `dtype`: the shorter of those that are and those that are not."""
+    """The devices among those with a unit for `dtype`, listed by inclusion or exclusion, whichever is shorter."""
     able = devices_with(0, 0, dtype)
     missing = [name for name in able if name not in devices]
     if not missing:

@@ -1,4 +1,4 @@
-"""A mix of pages: which shapes a device is asked to read, in which shares, and how many tokens it answers with."""
+"""A mix of pages: the shapes that a device reads, their shares, and the number of tokens generated per page."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from analytic.models.deepseek_ocr.workload import (
 
 NO_IMAGE: Final = "no image"
 MOST_OFF: Final = 1e-6
-"""How far from 1 the shares may sum up."""
+"""Accepted deviation of the sum of shares from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageShare:
-    """Pages of one shape: `share` of all of them, each a prefill of `seq_len` positions.
+    """Pages of one shape: their `share` of all pages, and the `seq_len` positions of each prefill.
 
-    label  as tables and records call the page
+    label  name of the page in tables and records
     page   None for the decoder alone
     """
 
@@ -46,7 +46,7 @@ class PageShare:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mix:
-    """Pages of several shapes, whose shares sum up to 1; each is answered with `new_tokens` tokens."""
+    """Pages of several shapes, whose shares sum to 1; `new_tokens` tokens are generated per page."""
 
     pages: tuple[PageShare, ...]
     new_tokens: int
@@ -63,15 +63,15 @@ class Mix:
 
     @classmethod
     def of_one(cls, page: VisionWorkload | None, *, seq_len: int, new_tokens: int) -> Mix:
-        """Pages of one shape only."""
+        """A mix of a single shape."""
         label = NO_IMAGE if page is None else page.label
         return cls(pages=(PageShare(label=label, share=1.0, page=page, seq_len=seq_len),), new_tokens=new_tokens)
 
     @classmethod
     def parsed(cls, texts: Sequence[str], *, seq_len: int | None, prompt_tokens: int, new_tokens: int) -> Mix:
-        """From `PAGE=SHARE` each; without a `seq_len` a page takes what its image, one BOS and the prompt do.
+        """Parse `PAGE=SHARE` texts; by default the length of a page is its image, one BOS and the prompt.
 
-        Raises ValueError naming `mix` and what of it cannot be used.
+        Raises ValueError naming `mix` and the offending part.
         """
         whole("prompt_tokens", prompt_tokens, least=0)
         pages = []
@@ -90,23 +90,23 @@ class Mix:
 
     @property
     def alone(self) -> tuple[Mix, ...]:
-        """Each shape of page, as if all pages were of it."""
+        """One mix per shape, consisting of that shape alone."""
         return tuple(Mix(pages=(replace(shape, share=1.0),), new_tokens=self.new_tokens) for shape in self.pages)
 
     @property
     def decode_steps(self) -> int:
-        """Decode steps of a page: its first token comes from the prefill."""
+        """Decode steps per page; the first token comes from the prefill."""
         return self.new_tokens - 1
 
     @property
     def mean_context_len(self) -> int:
-        """Positions in the cache before a decode step, the mean over pages and steps, rounded down."""
+        """Positions in the cache before a decode step: the mean over pages and steps, rounded down."""
         prefilled = math.fsum(shape.share * shape.seq_len for shape in self.pages)
         return int(prefilled + max(0, self.decode_steps - 1) / 2)
 
 
 def _page(name: str) -> tuple[str, VisionWorkload]:
-    """The label and the page behind a name of `page_of`, or a grid such as `2x3`."""
+    """The label and the page of a name accepted by `page_of`, or of a grid such as `2x3`."""
     try:
         if name[:1].isdigit() and not name.endswith("px"):
             page = gundam(CropGrid.parse(name))

@@ -1,4 +1,4 @@
-"""Capacity planning: what fits of every page of a mix and of the mix, and what a device gets done with it, at what cost."""
+"""Capacity plans: pages that fit per shape and for the mix, with throughput and cost."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ASSUMED_OF_BATCHES: Final = (
     "every later token takes what the timed ones do",
     ALWAYS,
 )
-"""What a plan takes for granted; of measured times, which are of whole batches."""
+"""The assumptions of a plan with measured times, which are those of whole batches."""
 MOST_PRICE: Final = 1e9
-"""The highest price of an hour that is taken: far from overflow in any currency."""
+"""The highest accepted price per hour: far from overflow in any currency."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PagePlan:
-    """One shape of page as if all were of it: what fits, and the services with so many in flight (empty: none asked)."""
+    """The plan for one shape of page alone: pages that fit, and services by pages in flight (empty without times)."""
 
     page: PageShare
     fits: Capacity
@@ -39,12 +39,12 @@ class PagePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a device holds and gets done of a mix of pages.
+    """Memory, throughput and cost of a mix of pages on a device.
 
-    device          name of the datasheet; None where only a memory was given
-    times           where seconds are from; None where only memory was asked about
-    price_per_hour  of the device, in any currency; None where no cost was asked about
-    pages_in_flight most pages of the mix that fit, with what they need; None where none does
+    device          name of the datasheet; None if only a memory size is given
+    times           source of times; None if only memory is planned
+    price_per_hour  of the device, in any currency; None without cost
+    pages_in_flight most pages of the mix that fit, with their memory; None if none fits
     """
 
     spec: ModelSpec
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """What the services take for granted."""
+        """The assumptions behind the services."""
         if self.times is None:
             return ()
         return ASSUMED if self.times.batch_size is None else ASSUMED_OF_BATCHES
@@ -125,9 +125,9 @@ def plan(
     times: Times | None,
     price_per_hour: float | None,
 ) -> Plan:
-    """The plan of `mix` in `memory_bytes`. Raises ValueError for a price that is not above zero, or beyond MOST_PRICE.
+    """The plan of `mix` in `memory_bytes`. Raises ValueError for a price that is not positive or above MOST_PRICE.
 
-    Raises ValueError too for times of a batch that does not fit.
+    Also raises ValueError for times measured with a batch that does not fit.
     """
     if price_per_hour is not None and not 0 < price_per_hour <= MOST_PRICE:
         raise ValueError(

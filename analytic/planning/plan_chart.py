@@ -1,4 +1,4 @@
-"""The picture of a plan: pages/s over pages in flight, of each shape alone and of the mix, to the end of the memory."""
+"""The chart of a plan: pages/s over pages in flight, for each shape alone and for the mix, up to the memory limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORTH: Final = {"floor": "pages/s at most (floor)", "predicted": "predicted page
 
 
 def drawn(plan: Plan) -> Figure:
-    """The chart; a mark on each line at its most pages/s. Raises ValueError where there is nothing to draw."""
+    """The chart, with a marker at the maximum of each line. Raises ValueError if there is nothing to draw."""
     if plan.times is None or not plan.services:
         raise ValueError(
             f"memory: got {plan.memory_bytes / 1e9:g} GB, which no page fits in, accepted: more, to have pages/s to draw"
@@ -49,7 +49,7 @@ def drawn(plan: Plan) -> Figure:
 
 
 def _line(axes: Axes, found: tuple[Service, ...], *, name: str, color: str, number: int, width: float) -> None:
-    """One line with a mark at its most pages/s, which the legend says too; nothing where no page fits."""
+    """Draw one line with a marker at its most pages/s, also given in the legend; nothing if no page fits."""
     top = best(found)
     if top is None:
         return

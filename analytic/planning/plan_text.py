@@ -1,4 +1,4 @@
-"""A plan for a terminal: of one page what fits of it, then what the device gets done, what bounds it, what was assumed."""
+"""A plan as text for a terminal: memory of a single shape, throughput, bottleneck and assumptions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from analytic.planning.plan import PagePlan, Plan
 from analytic.planning.throughput import STAGES, Service, best
 
 NEARLY: Final = 0.95
-"""Fewer pages in flight are pointed at where they give this part of the most pages/s."""
+"""Fewer pages in flight are suggested if they reach this fraction of the most pages/s."""
 WIDTH: Final = 124
 
 
 def lines(found: Plan) -> list[str]:
-    """The lines to print; the memory of each part where all pages are of one shape."""
+    """The lines to print, with a memory breakdown if all pages have the same shape."""
     told = [] if found.times is None else [f"times: {found.times.told}"]
     told += [_heading(found)]
     if len(found.pages) == 1:
@@ -73,18 +73,18 @@ def _rows(found: Plan) -> list[list[str]]:
 
 
 def _fits(shape: PagePlan, found: Plan) -> int:
-    """Pages in flight, or of a batch where batches were measured."""
+    """Pages in flight that fit, or pages per batch if times were measured on batches."""
     batches = found.times is not None and found.times.batch_size is not None
     return shape.fits.batch_size if batches else shape.fits.pages_in_flight
 
 
 def _most(pages: int) -> str:
-    """So many pages fit; `at least` where more were not tried."""
+    """The number of pages that fit; `at least` if the search stopped at its limit."""
     return f"{'at least ' if pages == MOST_PAGES else ''}{pages:,}"
 
 
 def _cells(found: Sequence[Service], price_per_hour: float | None) -> list[str]:
-    """Of the most pages/s: pages in flight, times, rates and cost."""
+    """Table cells of the service with the most pages/s: pages in flight, times, rates and cost."""
     service = best(found)
     if service is None:
         return ["-"] * (7 if price_per_hour is None else 8)
@@ -101,7 +101,7 @@ def _cells(found: Sequence[Service], price_per_hour: float | None) -> list[str]:
 
 
 def _sentences(found: Plan) -> list[str]:
-    """What bounds the whole, what a user waits for, and what was assumed."""
+    """The bottleneck, the latency for a user, and the assumptions."""
     chosen = best(found.services)
     if chosen is None:
         return ["not one page fits beside the weights: no throughput"]

@@ -1,7 +1,7 @@
-"""What a run measured, as times to plan with: medians of its record, at its batch size. Nothing is interpolated.
+"""Measured times for planning: medians of a record, at its batch size. Nothing is interpolated.
 
-A batch passes every stage together, as it was timed. A decode step is the mean over the tokens that were decoded after the
-prefill, so a page's later tokens, with more in the cache, are taken to be as fast.
+A batch passes every stage together, as timed. A decode step is the mean over the tokens decoded after the prefill; later
+tokens of a page, with a longer cache, are assumed to take the same time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RecordedTimes:
     source: Source = "measured"
 
     def __init__(self, loaded: Mapping[str, Any], *, file: str) -> None:
-        """From a checked record that timed something. Raises ValueError when it timed a stage more than once."""
+        """Read a validated record that has times. Raises ValueError if it timed a stage more than once."""
         self.file: str | None = file
         self.batch_size: int | None = loaded["timed"]["batch_size"]
         self.device_name = (loaded["environment"].get("device") or {}).get("name")
@@ -55,20 +55,20 @@ class RecordedTimes:
         return self._times[f"prefill[{page.seq_len}]"]
 
     def step_s(self, mix: Mix, pages: int) -> float:
-        """The mean over batches, each of one shape. Raises ValueError for another batch than the measured."""
+        """The mean over batches, each of one shape. Raises ValueError for another batch size than the measured one."""
         if pages != self.batch_size:
             raise ValueError(f"pages: got {pages}, accepted: {self.batch_size}, the batch that was measured")
         return sum(shape.share * self._times[f"decode[{shape.seq_len}]"] for shape in mix.pages)
 
     def missing(self, mix: Mix) -> list[str]:
-        """The stages of the mix that were not timed; decode only where there is a token to decode."""
+        """The stages of the mix that were not timed; decode only if there is a token to decode."""
         wanted = [self._vision(shape) for shape in mix.pages if shape.page is not None]
         wanted += [f"prefill[{shape.seq_len}]" for shape in mix.pages]
         wanted += [f"decode[{shape.seq_len}]" for shape in mix.pages if mix.decode_steps]
         return [name for name in dict.fromkeys(wanted) if name not in self._times]
 
     def _vision(self, page: PageShare) -> str:
-        """The stage of the page's label, or of another page that is cut into the same views."""
+        """The stage at the page's label, or at another page with the same views."""
         name = f"vision[{page.label}]"
         if name in self._times or page.page is None:
             return name
@@ -78,8 +78,8 @@ class RecordedTimes:
 def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, device: str | None) -> RecordedTimes:
     """The times in `path`, a record or the folder of a run.
 
-    Raises ValueError for a file that is no record, times of another model, dtype, kernel or device, and a stage of the mix
-    that was not timed, with the command that times it.
+    Raises ValueError for a file that is not a record, for times of another model, dtype, kernel or device, and for a stage
+    of the mix that was not timed, with the command that times it.
     """
     file = path / "record.json" if path.is_dir() else path
     loaded = _checked(file)
@@ -108,7 +108,7 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
 
 
 def _checked(file: Path) -> dict[str, Any]:
-    """The record in `file`, held to the schema of the version that it declares."""
+    """The record in `file`, validated against the schema of its declared version."""
     if not file.is_file():
         raise ValueError(f"record: got {file}, accepted: a record.json, or the folder of a run that has one")
     try:
@@ -129,7 +129,7 @@ def _checked(file: Path) -> dict[str, Any]:
 
 
 def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]) -> dict[tuple[ViewGroup, ...], str]:
-    """The timed vision stage of each page, by the views that it is cut into."""
+    """The timed vision stage of each page, by its views."""
     found: dict[tuple[ViewGroup, ...], str] = {}
     for point in points:
         name = f"vision[{point['point']}]"
@@ -141,7 +141,7 @@ def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]
 def _commands(
     device: str, batch_size: int, spec: ModelSpec, run: Execution, pages: Sequence[PageShare], *, backend: str
 ) -> str:
-    """The commands whose runs, joined, time every stage of `pages`: the pages, then the lengths."""
+    """The commands whose merged runs time every stage of `pages`: the pages, then the lengths."""
     words = ["pytest", "benchmarks", "--device", device, "--preset", spec.model_variant, "--batch-size", str(batch_size)]
     kernels = (("attention", run.attention, "sdpa"), ("experts", run.experts, "grouped_mm"), ("backend", backend, "eager"))
     for name, chosen, usual in kernels:
@@ -150,11 +150,11 @@ def _commands(
     labels = dict.fromkeys(_point(shape.page) for shape in pages if shape.page is not None)
     lengths = ",".join(str(length) for length in sorted({shape.seq_len for shape in pages}))
     commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]
-    if labels:  # without a length, every grid and mode is among the points
+    if labels:  # without a length, the points include every grid and mode
         commands.insert(0, shlex.join([*words, "-k", " or ".join(f"vision[{label}]" for label in labels)]))
     return f"{' and '.join(f'`{command}`' for command in commands)}; `nox -s merge -- RUN RUN` joins the runs of several"
 
 
 def _point(page: VisionWorkload) -> str:
-    """The point of `pytest benchmarks` that has the views of the page."""
+    """The point of `pytest benchmarks` with the views of the page."""
     return "base" if page.view_groups == MODES["base"].view_groups else page.label

@@ -1,6 +1,6 @@
 """Many points in one call: prefill and decode over arrays of lengths and batches, as costs, a table or files.
 
-The table has vision over pages beside them, which is no array: one evaluation a page.
+The table also has vision over pages, which is not vectorised: one evaluation per page.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = "analytic_scaling.v1.schema.json"
 VERSION: Final = "1.1"
 CHUNK: Final = 16384
-"""Points evaluated at once: small enough for the arrays of one formula to stay in a core's cache."""
+"""Points per evaluation: few enough that the arrays of one formula stay in a core's cache."""
 
 ADDED: Final = (
     "executed_flops",
@@ -43,7 +43,7 @@ ADDED: Final = (
     "fused_bytes",
 )
 PREFILL: Final = (*ADDED, "weight_bytes", "touched_weight_bytes", "activation_bytes", "kv_bytes")
-"""What the scaling schema holds of a prefill and of vision; of a decode it holds `ADDED` a token."""
+"""Quantities of prefill and vision in the scaling schema; for decode, those in `ADDED` are per token."""
 
 
 def evaluate(
@@ -72,7 +72,7 @@ def scaling(
     batch_size: int = 1,
     pages: Sequence[VisionWorkload] = (),
 ) -> dict[str, Any]:
-    """Prefill at every length, the mean of `decode_steps` tokens after it, and vision on every page, as the schema has it.
+    """Prefill at every length, the mean of `decode_steps` tokens after it, and vision on every page, in the schema's form.
 
     One evaluation covers all prefills and all decode steps. Raises ValueError for lengths or steps below one.
     """
@@ -113,7 +113,7 @@ def scaling(
 
 
 def frame(scaled: dict[str, Any]) -> pd.DataFrame:
-    """The points of `scaling` as one row a length, columns `prefill_*` and `decode_*`."""
+    """The points of `scaling` as one row per length, with columns `prefill_*` and `decode_*`."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -129,8 +129,8 @@ def frame(scaled: dict[str, Any]) -> pd.DataFrame:
 
 
 def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
-    """`analytic_scaling.json` and `.csv` in `folder`, each whole or not at all. Raises OSError, and ValueError when the
-    object does not fit its schema."""
+    """Write `analytic_scaling.json` and `.csv` to `folder`, each atomically. Raises OSError, and ValueError if the object
+    violates its schema."""
     problems = stored.violations(scaled, SCHEMA)
     if problems:
         raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
@@ -153,7 +153,7 @@ def _columns(
     *,
     of: Callable[[CostNode], dict[str, Count]],
 ) -> dict[str, Any]:
-    """What `of` says of the decoder's tree, for every point of the broadcast arrays: one int64 array a quantity."""
+    """Quantities that `of` reads from the decoder's tree at every point of the broadcast arrays, one int64 array each."""
     accept("logits", logits, ("last", "all"))
     batch, new, past = np.broadcast_arrays(
         _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)

@@ -1,9 +1,9 @@
-"""Pages/s and tokens/s of a device that reads a mix of pages, from the times of single calls; which stage bounds them.
+"""Pages/s and tokens/s of a device on a mix of pages, from the times of single calls, and the stage that bounds them.
 
-A page takes the device for its vision, its prefill and its share of the decode steps, one after the other: nothing
-overlaps. It enters alone, between two decode steps of all pages in flight (continuous batching), and the next one enters
-when it is done, so that the number in flight stays. Times that were measured at a batch are kept as they were: the batch
-enters, decodes and leaves together. No page waits in a queue; the host, the network and pixels of an image are not in it.
+A page occupies the device for its vision, its prefill and its share of the decode steps, in sequence: nothing overlaps. It
+enters alone, between two decode steps of all pages in flight (continuous batching), and the next page enters when one is
+done, so the number in flight is constant. Times measured on a batch are used as measured: the batch enters, decodes and
+leaves together. Queueing, the host, the network and image preprocessing are not included.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ STAGES: Final = ("vision", "prefill", "decode")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
-    """What a device gets done with `pages_in_flight`: the mean page of the mix, in seconds.
+    """Throughput and latency with `pages_in_flight`: times of the mean page of the mix, in seconds.
 
-    vision_s   of the device, a page
-    prefill_s  of the device, a page
-    decode_s   of the device, a page: its share of every step that it is in
+    vision_s   device time per page
+    prefill_s  device time per page
+    decode_s   device time per page: its share of every decode step that it takes part in
     step_s     one decode step of all pages in flight
     ttft_s     from a page's first view to its first token
-    tpot_s     between two tokens of a page, while others enter; None where a page has one token
+    tpot_s     between two tokens of a page, while other pages enter; None if a page has one token
     """
 
     pages_in_flight: int
@@ -43,36 +43,36 @@ class Service:
 
     @property
     def page_s(self) -> float:
-        """Seconds of the device that a page takes."""
+        """Device seconds per page."""
         return self.vision_s + self.prefill_s + self.decode_s
 
     @property
     def pages_per_s(self) -> float:
-        """Pages done, a second."""
+        """Pages finished per second."""
         return 1 / self.page_s
 
     @property
     def tokens_per_s(self) -> float:
-        """New tokens, a second."""
+        """New tokens per second."""
         return self.new_tokens / self.page_s
 
     @property
     def shares(self) -> dict[str, float]:
-        """What part of the device's time each stage takes."""
+        """Fraction of device time per stage."""
         return {stage: getattr(self, f"{stage}_s") / self.page_s for stage in STAGES}
 
     @property
     def bound_by(self) -> str:
-        """The stage that takes most of the time."""
+        """The stage with the largest share of device time."""
         return max(self.shares.items(), key=lambda item: item[1])[0]
 
     @property
     def device_hours_per_million_pages(self) -> float:
-        """Hours of one device for a million pages."""
+        """Device hours per million pages."""
         return self.page_s * MILLION / 3600
 
     def cost_per_million_pages(self, price_per_hour: float) -> float:
-        """What those hours cost, in the currency of the price."""
+        """Cost per million pages, in the currency of the price."""
         return self.device_hours_per_million_pages * price_per_hour
 
     def as_json(self, price_per_hour: float | None) -> dict[str, Any]:
@@ -95,13 +95,13 @@ class Service:
 
 
 def service(mix: Mix, times: Times, pages: int) -> Service:
-    """What `pages` pages of the mix in flight get done."""
+    """The service with `pages` pages of the mix in flight."""
     together = times.batch_size or 1
     vision_s = math.fsum(shape.share * times.vision_s(shape) for shape in mix.pages) / together
     prefill_s = math.fsum(shape.share * times.prefill_s(shape) for shape in mix.pages) / together
     steps = mix.decode_steps
     step_s = times.step_s(mix, pages) if steps else 0.0
-    # while a page decodes, each place beside it changes hands once: so many pages enter between its tokens
+    # while a page decodes, every other page in flight is replaced once: so many pages enter between its tokens
     tpot_s = step_s + (pages - together) * (vision_s + prefill_s) / steps if steps else None
     return Service(
         pages_in_flight=pages,
@@ -116,9 +116,9 @@ def service(mix: Mix, times: Times, pages: int) -> Service:
 
 
 def services(mix: Mix, times: Times, most: int) -> tuple[Service, ...]:
-    """The service with 1, 2, 3, 4, 6, 8, 12, ... pages in flight and with `most`; of measured times at their batch alone.
+    """The services with 1, 2, 3, 4, 6, 8, 12, ... and `most` pages in flight; with measured times, at their batch only.
 
-    Empty where nothing fits, which is where `most` is 0 or below the batch that was measured.
+    Empty if nothing fits: `most` is 0 or below the measured batch size.
     """
     if times.batch_size is not None:
         return (service(mix, times, times.batch_size),) if times.batch_size <= most else ()
@@ -126,11 +126,11 @@ def services(mix: Mix, times: Times, most: int) -> tuple[Service, ...]:
 
 
 def ladder(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, ... below `most`, and `most`; none where that is 0."""
+    """1, 2, 3, 4, 6, 8, 12, ... below `most`, and `most`; empty if that is 0."""
     steps = {pages for power in range(most.bit_length()) for pages in (1 << power, 3 << power) if pages < most}
     return sorted(steps | {most}) if most else []
 
 
 def best(found: Sequence[Service]) -> Service | None:
-    """The most pages/s, with the fewest pages in flight that reach it; None of none."""
+    """The service with the most pages/s, with the fewest pages in flight on a tie; None if there are none."""
     return max(found, key=lambda service: (service.pages_per_s, -service.pages_in_flight), default=None)

@@ -1,7 +1,7 @@
-"""How long vision, prefill and a decode step take, from the closed form: the floor of a datasheet, or predicted from rates.
+"""Times of vision, prefill and a decode step from the closed form: the floor of a datasheet, or predicted from rates.
 
-Whoever plans with times asks a `Times` and says which it was; the third source, what a run measured, is in
-`recorded_times.py`. They are never mixed.
+Plans read times from a `Times` and name its source. The third source, measured times, is in `recorded_times.py`. Sources
+are never mixed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Source = Literal["floor", "predicted", "measured"]
 
 
 class Times(Protocol):
-    """Seconds of the calls that a page takes.
+    """Times in seconds of the calls for a page.
 
-    source      what the times are
-    told        the same in a sentence, for people
-    file        what they were read from, None for a datasheet
-    batch_size  pages that pass each stage together, as they were measured; None where a page enters alone and any number
-                of pages decodes together
+    source      origin of the times
+    told        the same as a sentence for the reader
+    file        file the times come from; None for a datasheet
+    batch_size  pages that pass each stage together, as measured; None if a page enters alone and any number of pages
+                decodes together
     """
 
     @property
@@ -42,17 +42,17 @@ class Times(Protocol):
     def batch_size(self) -> int | None: ...
 
     def vision_s(self, page: PageShare) -> float:
-        """One call of vision, on one page or on `batch_size` of them; 0 where there is no image."""
+        """One call of vision on one page, or on `batch_size` pages; 0 without an image."""
 
     def prefill_s(self, page: PageShare) -> float:
-        """One prefill, of one page or of `batch_size` of them."""
+        """One prefill of one page, or of `batch_size` pages."""
 
     def step_s(self, mix: Mix, pages: int) -> float:
-        """One decode step of `pages` pages of the mix."""
+        """One decode step on `pages` pages of the mix."""
 
 
 class ClosedFormTimes:
-    """A `Times` whose calls take what `seconds` makes of the model that has started them; every page enters alone."""
+    """A `Times` that applies `seconds` to the model after it starts a stage; every page enters alone."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class ClosedFormTimes:
 
 
 def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedFormTimes:
-    """The roofline of the datasheet, stage by stage. Raises ValueError for a dtype that the device has no unit for."""
+    """Roofline times per stage from the datasheet. Raises ValueError for a dtype that the device has no unit for."""
     peak, bandwidth = device.flops_per_s(run.dtype), device.bandwidth_bytes_per_s
     if peak is None:
         known = [dtype for dtype, flops_per_s in device.peak_flops_per_s if flops_per_s is not None]
         raise ValueError(
             f"dtype: got {run.dtype}, which {device.name} has no unit for, accepted: {', '.join(known)}; "
-            f"ask for one of them with --dtype"
+            f"choose one of them with --dtype"
         )
     ceilings = Ceilings(flops_per_s=peak, bytes_per_s=bandwidth)
 
@@ -111,9 +111,9 @@ def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedF
 
 
 def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str, device: str | None) -> ClosedFormTimes:
-    """Every operator at the rate that was measured of its class, on the device that the rates are of.
+    """Times predicted with every operator at the measured rate of its class.
 
-    Raises ValueError when the rates are of another model, dtype, or device than `device` (None: whatever they are of).
+    Raises ValueError if the rates are for another model or dtype, or for another device than `device` (None: any device).
     """
     for field, got, accepted in (
         ("preset", spec.model_variant, rates.model_variant),
@@ -136,7 +136,7 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
 
 
 def require_device(field: str, file: str, *, measured_on: str | None, device: str | None) -> None:
-    """Raise ValueError unless what `file` holds was measured on the device called `device`; None is any device."""
+    """Raise ValueError unless the content of `file` was measured on the device `device`; None accepts any device."""
     if device is None:
         return
     known = None if measured_on is None else hardware.recognized(measured_on)

@@ -1,4 +1,4 @@
-"""Datasheet peaks of the devices people serve on: dense FLOP/s by dtype, bandwidth and memory, each with its source."""
+"""Datasheet peaks of common serving devices: dense FLOP/s by dtype, bandwidth and memory, each with its source."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCHEMA: Final = "hardware.v1.schema.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DevicePeaks:
-    """What a datasheet promises. FLOP/s without sparsity, bytes per second and bytes in decimal units.
+    """Peaks from a datasheet: FLOP/s without sparsity, bytes/s, and bytes in decimal units.
 
-    name     how commands and records call the device
-    matches  names the driver reports, makers' words aside
+    name     name of the device in commands and records
+    matches  names reported by the driver, without manufacturer and series words
     """
 
     name: str
@@ -27,7 +27,7 @@ class DevicePeaks:
     source: str
 
     def flops_per_s(self, dtype: str) -> int | None:
-        """Dense peak for `dtype`; None where the device has no unit for it. Raises ValueError for an unknown dtype."""
+        """Dense peak FLOP/s for `dtype`; None if the device has no unit for it. Raises ValueError for an unknown dtype."""
         peaks = dict(self.peak_flops_per_s)
         if dtype not in peaks:
             raise ValueError(f"dtype: got {dtype!r}, accepted: {', '.join(peaks)}")
@@ -36,7 +36,7 @@ class DevicePeaks:
 
 @cache
 def devices() -> tuple[DevicePeaks, ...]:
-    """All devices with a datasheet, in the order of the file."""
+    """All devices with a datasheet, in file order."""
     loaded = stored.read(stored.DATA / "hardware.json", schema=SCHEMA)
     return tuple(
         DevicePeaks(
@@ -52,7 +52,7 @@ def devices() -> tuple[DevicePeaks, ...]:
 
 
 def device(name: str) -> DevicePeaks:
-    """The device called `name`. Raises ValueError naming the known ones."""
+    """The device `name`. Raises ValueError listing the known devices."""
     known = {datasheet.name: datasheet for datasheet in devices()}
     if name not in known:
         raise ValueError(f"device: got {name!r}, accepted: {', '.join(known)}")
@@ -60,9 +60,10 @@ def device(name: str) -> DevicePeaks:
 
 
 def recognized(reported: str) -> DevicePeaks | None:
-    """The device whose driver reports the name `reported`; None when no datasheet is known to be its own: never a guess.
+    """The device whose driver reports the name `reported`; None if no datasheet is known for it: never a guess.
 
-    Makers' and series' words aside, the name has to fit whole: a laptop's `RTX 4090` or an `A10G` is another device.
+    The whole name has to match, except for manufacturer and series words: a laptop's `RTX 4090` or an `A10G` is another
+    device.
     """
     words = _words(reported)
     fitting = [datasheet for datasheet in devices() if any(_words(match) == words for match in datasheet.matches)]

@@ -1,9 +1,9 @@
-"""Predicted time: every operator at the rate of its class, and the host's time between operators.
+"""Predicted time: every operator at the rate of its class, plus the host's time between operators.
 
-An operator takes its start, and its work at the rate of its class; what a product reads and writes is a bound of its own.
-Where the device works while the host goes on (a GPU), a call takes the longer of device and host; else their sum. The
-floor of `roofline.py` is what perfect fusion at peak rates would take; this is what these operators, one by one, take on
-this device. Closed form and rates alone: nothing is fitted to a run of the model.
+An operator takes its start time, plus its work at the rate of its class; a product is also bound by the bytes it reads and
+writes. If the device runs while the host continues (a GPU), a call takes the longer of device and host time; otherwise
+their sum. The floor of `roofline.py` assumes perfect fusion at peak rates; this prediction runs the operators one by one on
+the measured device. It uses closed form and rates alone: nothing is fitted to a run of the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from analytic.core.shape_class import ShapeClass
 from analytic.prediction.rates import Rates
 
 TOGETHER: Final = frozenset((ShapeClass.RMS_NORM, ShapeClass.ROTARY, ShapeClass.MASK, ShapeClass.GATE, ShapeClass.ROUTING))
-"""Classes whose size is the bytes of all operators together."""
+"""Classes whose size is the total bytes of all operators."""
 PRODUCTS: Final = frozenset(
     (
         ShapeClass.PRODUCT,
@@ -29,7 +29,7 @@ PRODUCTS: Final = frozenset(
         ShapeClass.PATCHES,
     )
 )
-"""Classes that take the longer of their FLOPs and their bytes."""
+"""Classes that take the longer of FLOP time and memory time."""
 SHAPED: Final = frozenset(
     (
         ShapeClass.ATTENTION,
@@ -39,12 +39,12 @@ SHAPED: Final = frozenset(
         ShapeClass.BROADCAST,
     )
 )
-"""Classes whose rate holds all that they take, memory included."""
+"""Classes whose rate includes memory time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpTime:
-    """Seconds of one `Op` on the device: the module it runs in, and the time of its start and its work."""
+    """Device seconds of one `Op`: the module it runs in, and the times of its start and its work."""
 
     path: str
     layer: str
@@ -55,7 +55,7 @@ class OpTime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predicted:
-    """Seconds of a stage: `device_s` of all operators, by class, `host_s` between them, and `time_s` of both together."""
+    """Seconds of a stage: `device_s` of all operators by class, `host_s` between them, and the combined `time_s`."""
 
     time_s: float
     host_s: float
@@ -64,7 +64,7 @@ class Predicted:
 
 
 def predict(trees: Iterable[CostNode], rates: Rates, *, below: str = "") -> Predicted:
-    """The time of the calls that `trees` describe, one after the other; only modules at and under the path `below`."""
+    """Predicted time of the calls in `trees`, in sequence; only modules at or below the path `below`."""
     by_class: defaultdict[ShapeClass, float] = defaultdict(float)
     launches, time_s = 0, 0.0
     for tree in trees:
@@ -81,7 +81,7 @@ def predict(trees: Iterable[CostNode], rates: Rates, *, below: str = "") -> Pred
 
 
 def op_times(tree: CostNode, rates: Rates, *, below: str = "") -> Iterator[OpTime]:
-    """Each operator of a call, in the order of its tree, with its time on the device alone."""
+    """Each operator of a call, in tree order, with its device time."""
     modules = [(path, node) for path, node in tree.walk() if not below or path == below or path.startswith(f"{below}.")]
     clock = _Clock(rates, cold=_touched_bytes(modules) > (rates.cache_bytes or 0))
     for path, node in modules:
@@ -98,13 +98,13 @@ def op_times(tree: CostNode, rates: Rates, *, below: str = "") -> Iterator[OpTim
 
 
 class _Clock:
-    """Seconds of the work of one operator, at `rates`. `cold`: weights come from memory each call."""
+    """Seconds of the work of one operator at `rates`. `cold`: weights are read from memory in each call."""
 
     def __init__(self, rates: Rates, *, cold: bool) -> None:
         self._rates, self._cold = rates, cold
 
     def work_s(self, op: Op) -> float:
-        """Seconds beyond the start."""
+        """Seconds after the start."""
         if op.rate_class in PRODUCTS:
             return max(self._shaped_s(op), self._memory_s(op))
         if op.rate_class in SHAPED:
@@ -116,12 +116,12 @@ class _Clock:
         return moved / self._rates.classes[op.rate_class].at(size)
 
     def _shaped_s(self, op: Op) -> float:
-        """Seconds of every product (or attention, or broadcast) at the rate of its sizes."""
+        """Seconds of every product (or attention, or broadcast) at the rate for its sizes."""
         of_class = self._rates.classes[op.rate_class]
         return sum(int(shape.work) / of_class.at(int(shape.size), beside=int(shape.beside)) for shape in op.shapes)
 
     def _memory_s(self, op: Op) -> float:
-        """Seconds of reading and writing alone, weights from memory where they do not stay in the cache."""
+        """Seconds of memory traffic, with weights from memory unless they stay in the cache."""
         launches, classes = int(op.launches), self._rates.classes
         weights = int(op.weight_bytes) - int(op.untouched_bytes) if self._cold else 0
         read, written = int(op.eager_bytes) - int(op.written_bytes) - weights, int(op.written_bytes)
@@ -134,5 +134,5 @@ class _Clock:
 
 
 def _touched_bytes(modules: Sequence[tuple[str, CostNode]]) -> int:
-    """Parameters that one call reads."""
+    """Parameter bytes that one call reads."""
     return sum(int(op.weight_bytes) - int(op.untouched_bytes) for _, node in modules for op in node.ops)

@@ -1,7 +1,7 @@
-"""What a device does with operators alone, by the class of the operator: a start and a rate, each measured on its own.
+"""Measured rates of single operators on a device, per operator class: a start time and a rate.
 
-Nothing here is fitted to a model. A rate belongs to a class of operators and a size (how long the sums of a product are,
-how many bytes are moved), and `fixtures/microbench/device_rates.py` measures it with operators of that class alone.
+Nothing here is fitted to a model. A rate belongs to an operator class and a size (the length of a product's sums, the bytes
+moved); `fixtures/microbench/device_rates.py` measures it with operators of that class alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA: Final = "rates.v1.schema.json"
 
 @dataclass(frozen=True, slots=True)
 class RateCurve:
-    """A rate over a size, measured at a few sizes: between them a power law, beyond them the nearest one."""
+    """A rate over a size, measured at a few sizes: a power law between them, the nearest rate beyond them."""
 
     sizes: tuple[float, ...]
     rates: tuple[float, ...]
@@ -43,10 +43,10 @@ class RateCurve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassRates:
-    """One class: `start_s`, seconds of an operator that has nothing to do, and its rate beyond that.
+    """One operator class: `start_s`, seconds of an operator without work, and its rate beyond that.
 
-    `curves` by a second size where there is one: rows of a product, width of an attention's heads, length of the axis that
-    a broadcast fills; else by 0.
+    `curves` are keyed by the second size: rows of a product, head width of an attention, length of the axis that a
+    broadcast fills; by 0 if there is none.
     """
 
     start_s: float
@@ -70,12 +70,12 @@ class ClassRates:
 class Rates:
     """A device's rates for one model's dtype, widths and heads.
 
-    flops_per_s  a large product, and
-    bytes_per_s  a large copy or sum: the ceilings of the floor
-    host_s       seconds of the host for one operator of transformers' modules: Python, views, and the launch where the
-                 device works while the host goes on (`overlapped`)
-    cache_bytes  what the device keeps near it from one call to the next; weights beyond that are read from memory, and all
-                 of them where it is not known (None)
+    flops_per_s  of a large product: a ceiling of the floor
+    bytes_per_s  of a large copy or sum: a ceiling of the floor
+    host_s       host seconds per operator of transformers' modules: Python, views, and the launch if the device runs while
+                 the host continues (`overlapped`)
+    cache_bytes  capacity of the last-level cache, which keeps data between calls; weights beyond it are read from memory,
+                 all of them if it is unknown (None)
     """
 
     device_name: str
@@ -96,7 +96,7 @@ class Rates:
 
     @property
     def ceilings(self) -> Ceilings:
-        """What a time floor is reckoned with."""
+        """The ceilings that a time floor is computed with."""
         return Ceilings(flops_per_s=self.flops_per_s, bytes_per_s=self.bytes_per_s)
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Rates:
 
 
 def read(path: Path) -> Rates:
-    """The rates in `path`. Raises ValueError naming the file and what is wrong with it."""
+    """The rates in `path`. Raises ValueError naming the file and the problem."""
     loaded = stored.read(path, schema=SCHEMA)
     loaded.pop("schema_version")
     try:
@@ -127,7 +127,7 @@ def read(path: Path) -> Rates:
 
 
 def write(rates: Rates, path: Path) -> None:
-    """Write `rates` to `path`, whole or not at all; the folder is made. Raises ValueError for what fits no schema."""
+    """Write `rates` to `path` atomically, creating the folder. Raises ValueError if they violate the schema."""
     built = rates.as_json()
     problems = stored.violations(json.loads(json.dumps(built)), SCHEMA)
     if problems:
@@ -142,7 +142,7 @@ def _class(found: Mapping[str, Any]) -> ClassRates:
 
 
 def _between(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
-    """The value at `size`: a power law between two neighbours, the nearest one beyond the ends."""
+    """The value at `size`: a power law between two neighbours, the nearest value beyond the ends."""
     place = bisect_left(sizes, size)
     if place == 0:
         return values[0]

@@ -1,7 +1,7 @@
-"""Time floor, MFU and MBU: work and traffic against what a device can do.
+"""Time floor, MFU and MBU: work and traffic against the ceilings of a device.
 
 MFU is useful or executed FLOPs over time and peak FLOP/s; MBU is the bytes that have to move over time and bandwidth.
-Decode lives on the second: it reads every touched weight and the cache for one token a sequence.
+Decode is bound by the second: it reads every touched weight and the cache for one token per sequence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Convention = Literal["executed", "useful"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ceilings:
-    """What a device can do, from a datasheet or measured; None where it is not known.
+    """Ceilings of a device, from a datasheet or measured; None if unknown.
 
     flops_per_s  dense products in the dtype of the run
     bytes_per_s  memory traffic
@@ -31,7 +31,7 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedCost:
-    """A stage, or a token of it, with the time it took in seconds."""
+    """Cost and measured time in seconds of a stage, or of one of its tokens."""
 
     cost: Cost
     time_s: float
@@ -42,9 +42,9 @@ class TimedCost:
 
 
 def floor_s(cost: Cost, ceilings: Ceilings) -> float | None:
-    """Seconds below which the stage cannot be: the larger of executed FLOPs over peak and fused bytes over bandwidth.
+    """Roofline lower bound on stage time in seconds: the larger of executed FLOPs over peak and fused bytes over bandwidth.
 
-    None while both ceilings are unknown; with one known, the floor of that one.
+    None if both ceilings are unknown; with only one known, its bound alone.
     """
     bounds = []
     if ceilings.flops_per_s is not None:
@@ -55,7 +55,7 @@ def floor_s(cost: Cost, ceilings: Ceilings) -> float | None:
 
 
 def mfu(stages: Sequence[TimedCost], peak_flops_per_s: float | None, *, convention: Convention) -> float | None:
-    """Model FLOPs utilization of one stage, or of several: summed FLOPs over summed time and peak. None without a peak."""
+    """Model FLOPs utilization of one or more stages: summed FLOPs over summed time and peak; None without a peak."""
     accept("convention", convention, ("executed", "useful"))
     if peak_flops_per_s is None:
         return None
@@ -77,11 +77,11 @@ def mbu(stages: Sequence[TimedCost], bytes_per_s: float | None) -> float | None:
 def decode_context_len(
     mode: ContextLenMode, *, prefill_len: int, new_tokens: int, window: int, fixed: int | None = None
 ) -> int:
-    """The context a decoded token is taken to see.
+    """The assumed context length of a decoded token, in positions.
 
     auto   prefill_len + new_tokens // 2, the mean over the decoded tokens
     fixed  `fixed`
-    max    `window`, the longest the model takes
+    max    `window`, the longest context of the model
 
     Raises ValueError for another mode, and for `fixed` without a length or a length without `fixed`.
     """

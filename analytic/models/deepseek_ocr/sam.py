@@ -1,7 +1,7 @@
 """SAM ViT-B: patch embedding, windowed and global blocks, neck and the two down-convolutions.
 
 A square view of `side_px` pixels becomes a map of g x g patches, g = side_px / 16. Windowed blocks pad the map to a
-multiple of the window, and the padded positions are multiplied like any other: work that runs is counted.
+multiple of the window; padded positions are counted like any other, since their work runs.
 Source: transformers' unlimited_ocr SAM encoder, operator by operator.
 """
 
@@ -20,7 +20,7 @@ from analytic.models.deepseek_ocr.spec import SamSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamBlock(AnalyticLayer):
-    """One transformer block over `views` maps of grid x grid patches; windowed, or global attention."""
+    """One transformer block over `views` maps of grid x grid patches, with windowed or global attention."""
 
     spec: SamSpec
     views: Count
@@ -68,7 +68,7 @@ class SamBlock(AnalyticLayer):
         )
 
     def _window_moves(self, padded: int) -> tuple[Op, ...]:
-        """Padding, splitting into windows, joining them again and cropping; one window needs no splitting and joining."""
+        """Padding, window partition, window merge and cropping; a single window needs no partition and merge."""
         b, width = self.run.dtype_bytes, self.spec.hidden_size
         small = self.views * (self.grid**2 * width * b)
         large = self.views * (padded**2 * width * b)
@@ -76,7 +76,7 @@ class SamBlock(AnalyticLayer):
         split_and_joined = ops.movement(launches=turns, read=large * turns, written=large * turns)
         crops = int(padded > self.grid)
         cropped = small * crops
-        # the padding runs even where it adds nothing
+        # the padding runs even if it adds nothing
         padding = ops.movement(launches=1 + crops, read=small + cropped, written=large + cropped)
         return split_and_joined, padding
 
@@ -112,7 +112,7 @@ class ImageEncoderViT(AnalyticLayer):
         )
 
     def _patches(self, grid: int) -> CostNode:
-        """Pixels to patches: one convolution as wide as its stride."""
+        """Pixels to patches: one convolution with its kernel as wide as its stride."""
         projection = conv2d(
             "projection",
             batch=self.views,
@@ -147,7 +147,7 @@ class ImageEncoderViT(AnalyticLayer):
         return module("neck", "SamNeck", children=(convolutions[0], norms[0], convolutions[1], norms[1]))
 
     def _downsample(self, grid: int) -> CostNode:
-        """Two 3x3 convolutions of stride 2: a quarter of the side."""
+        """Two 3x3 convolutions of stride 2: the side shrinks to a quarter."""
         half, quarter = -(-grid // 2), -(-grid // 4)
         mid, out = self.spec.downsample_channels
         steps = (("conv1", self.spec.neck_channels, mid, grid, half), ("conv2", mid, out, half, quarter))
@@ -167,7 +167,7 @@ class ImageEncoderViT(AnalyticLayer):
         return module("proj", "SamDownsample", children=convolutions)
 
     def _positions(self, grid: int) -> tuple[Op, ...]:
-        """The absolute position table added to the patches; resized when the map is not the native one."""
+        """The absolute position table added to the patches; resized unless the map has the native size."""
         spec, b = self.spec, self.run.dtype_bytes
         patches = self.views * (grid * grid * spec.hidden_size)
         position = grid * grid * spec.hidden_size

@@ -1,4 +1,4 @@
-"""SAM's attention: in windows or over the whole map, with relative positions decomposed into one table an axis.
+"""SAM's attention: in windows or over the whole map, with relative positions decomposed into one table per axis.
 
 Source: transformers' unlimited_ocr SAM encoder, operator by operator.
 """
@@ -21,7 +21,7 @@ from analytic.models.deepseek_ocr.spec import SamSpec
 class SamAttention(AnalyticLayer):
     """Attention with decomposed relative positions over `groups` maps of side x side positions.
 
-    A windowed block has one group for each window, a global block one for each view.
+    A windowed block has one group per window, a global block one per view.
     """
 
     spec: SamSpec
@@ -34,7 +34,7 @@ class SamAttention(AnalyticLayer):
         spec, b = self.spec, self.run.dtype_bytes
         width = spec.hidden_size
         tokens = self.groups * (self.side * self.side)
-        # the tables are as long as the window, or as the map the model was built for; other sizes are interpolated
+        # the tables fit the window, or the native map of the model; they are interpolated for other sizes
         table_side = spec.window_size if self.windowed else spec.native_grid
         tables = 2 * (2 * table_side - 1) * spec.head_dim
         weights = (4 * width * width + 4 * width + tables) * b
@@ -78,12 +78,12 @@ class SamAttention(AnalyticLayer):
         )
 
     def _sources(self) -> Count:
-        """Bytes of q, k and v in one, and of their copy head by head where there are several groups."""
+        """Bytes of the fused q, k and v, and of their copies per head if there are several groups."""
         copies = 1 + (self.groups > 1)
         return self.groups * (self.side * self.side * 3 * self.spec.hidden_size * self.run.dtype_bytes) * copies
 
     def _relative_position_products(self) -> Op:
-        """Two batched products, one an axis: (side, groups H side, d) x (side, d, side)."""
+        """Two batched products, one per axis: (side, groups H side, d) x (side, d, side)."""
         rows = self.groups * (self.spec.num_heads * self.side)
         d, side, b = self.spec.head_dim, self.side, self.run.dtype_bytes
         axis = ops.matmul(batch=side, m=rows, k=d, n=side, b=b)
@@ -100,7 +100,7 @@ class SamAttention(AnalyticLayer):
         )
 
     def _relative_position_sum(self) -> Op:
-        """The sum of both axes into a bias for every score."""
+        """The sum of both axes into a bias per score."""
         b, scores = self.run.dtype_bytes, self._shape().score_elements
         return ops.broadcast_sum(
             outer=self.groups * (self.spec.num_heads * self.side**2),
@@ -110,7 +110,7 @@ class SamAttention(AnalyticLayer):
         )
 
     def _distances(self) -> Op:
-        """For each axis the distances between positions, and its table interpolated to their number."""
+        """Per axis, the distances between positions and the table interpolated to their number."""
         b, n, pairs = self.run.dtype_bytes, self.side, self.side * self.side
         resized = 2 * (2 * n - 1) * self.spec.head_dim
         table_side = self.spec.window_size if self.windowed else self.spec.native_grid
@@ -130,13 +130,13 @@ class SamAttention(AnalyticLayer):
         b, side = self.run.dtype_bytes, self.side
         tokens = self.groups * (side * side)
         gathered = 2 * side * side * self.spec.head_dim * b
-        # q, k and v; q for one axis; the output. One group is split into q, k and v as views: q is copied for both axes,
-        # and the output of a fused kernel, which keeps the layout of q, is not
+        # copies of q, k and v; of q for one axis; of the output. With a single group q, k and v are views: q is copied for
+        # both axes, and the output of a fused kernel, which keeps the layout of q, is not copied
         single = 2 + (self.run.attention_kernel != "fused")
         several = (self.groups > 1) * 1
         copied = tokens * (self.spec.hidden_size * b) * (single + (5 - single) * several)
         return ops.movement(
-            launches=2 + single + (3 - single) * several,  # gathers, copies of width; q, k and v are one copy
+            launches=2 + single + (3 - single) * several,  # gathers, copies of width; q, k and v in one copy
             read=copied + gathered + 2 * side * side * 8,
             written=copied + gathered,
         )

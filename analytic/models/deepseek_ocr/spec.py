@@ -1,4 +1,4 @@
-"""What the model is: its dimensions, from a stored preset or a Hugging Face config object."""
+"""The dimensions of the model, from a stored preset or a Hugging Face config object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATCH_PX: Final = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamSpec:
-    """SAM ViT-B: the first encoder. `image_size` is the side in pixels its position tables were built for."""
+    """SAM ViT-B: the first encoder. `image_size` is the native side in pixels of its position tables."""
 
     hidden_size: int
     num_layers: int
@@ -31,7 +31,7 @@ class SamSpec:
         _check_sizes(self, skip=("global_attn_indexes", "downsample_channels"))
         _divides("sam.num_heads", self.num_heads, self.hidden_size)
         if self.patch_size != PATCH_PX:
-            raise ValueError(f"sam.patch_size: got {self.patch_size}, accepted: {PATCH_PX}; token counts rest on it")
+            raise ValueError(f"sam.patch_size: got {self.patch_size}, accepted: {PATCH_PX}; token counts depend on it")
         _divides("sam.patch_size", self.patch_size, self.image_size)
         beyond = [index for index in self.global_attn_indexes if not 0 <= index < self.num_layers]
         if beyond:
@@ -44,13 +44,13 @@ class SamSpec:
 
     @property
     def native_grid(self) -> int:
-        """Patches on a side of the map the position tables were built for."""
+        """Patches per side of the native map of the position tables."""
         return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipSpec:
-    """CLIP-L: the second encoder, fed with SAM's features. Its own patch embedding never runs and is not counted."""
+    """CLIP-L: the second encoder, on SAM's features. Its own patch embedding never runs and is not counted."""
 
     hidden_size: int
     num_layers: int
@@ -71,7 +71,7 @@ class ClipSpec:
 
     @property
     def native_grid(self) -> int:
-        """Positions on a side of the map the position table was built for."""
+        """Positions per side of the native map of the position table."""
         return self.image_size // self.patch_size
 
 
@@ -97,7 +97,7 @@ class TextSpec:
         _divides("text.num_heads", self.num_heads, self.hidden_size)
         if self.num_kv_heads != self.num_heads:
             raise ValueError(
-                f"text.num_kv_heads: got {self.num_kv_heads}, accepted: {self.num_heads}, one for each head; grouped heads "
+                f"text.num_kv_heads: got {self.num_kv_heads}, accepted: {self.num_heads}, one per head; grouped heads "
                 f"are not modelled"
             )
         if not 0 <= self.num_dense_layers <= self.num_layers:
@@ -133,14 +133,14 @@ class ModelSpec:
         if self.sam.downsample_channels[-1] != self.clip.hidden_size:
             raise ValueError(
                 f"sam.downsample_channels: got {self.sam.downsample_channels}, accepted: a last value of "
-                f"{self.clip.hidden_size}, the width of the CLIP encoder that it feeds"
+                f"{self.clip.hidden_size}, the width of the CLIP encoder after it"
             )
         if not 0 <= self.image_token_id < self.text.vocab_size:
             raise ValueError(f"image_token_id: got {self.image_token_id}, accepted: 0 to {self.text.vocab_size - 1}")
 
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
-        """The stored preset `name` (`deepseek-ocr-v1-base`, `tiny`). Raises ValueError when unknown or damaged."""
+        """The stored preset `name` (`deepseek-ocr-v1-base`, `tiny`). Raises ValueError if unknown or damaged."""
         loaded = stored.load("presets", name, field="preset", schema=SCHEMA)
         try:
             return cls.from_dict(loaded)
@@ -149,7 +149,7 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, loaded: dict[str, Any]) -> ModelSpec:
-        """From an object that fits the schema."""
+        """Build from an object that is valid by the schema."""
         sam = {
             **loaded["sam"],
             "global_attn_indexes": tuple(loaded["sam"]["global_attn_indexes"]),
@@ -166,9 +166,9 @@ class ModelSpec:
 
     @classmethod
     def from_hf_config(cls, config: Any, *, model_id: str, model_variant: str) -> ModelSpec:
-        """From transformers' `UnlimitedOcrConfig` (any object with its attributes; transformers is not imported).
+        """Build from transformers' `UnlimitedOcrConfig` (any object with its attributes; transformers is not imported).
 
-        Raises ValueError for what this model does not describe: sliding attention, biases in the decoder, grouped routing.
+        Raises ValueError for features that are not modelled: sliding attention, decoder biases, grouped routing.
         """
         sam, clip, text = config.vision_config.sam_config, config.vision_config.encoder_config, config.text_config
         _refuse_unmodelled(sam, clip, text)

@@ -1,4 +1,4 @@
-"""CLIP-L on the SAM features, the projector, and the vision stack that runs both on every view of a page.
+"""CLIP-L on the SAM features, the projector, and the vision stack that runs all encoders on every view of a page.
 
 Source: transformers' unlimited_ocr vision encoder, operator by operator.
 """
@@ -79,7 +79,7 @@ class NoTPTransformerBlock(AnalyticLayer):
             head_dim=self.spec.head_dim,
             useful_pairs=self.tokens * self.tokens,
         )
-        # with several views, a batched product needs its transposed operands contiguous
+        # with several views, a batched product needs contiguous transposed operands
         operands = operand_copies(shape.query_elements, self.run, tensors=3 * (self.views > 1))
         sources = 3 * shape.query_elements * self.run.dtype_bytes
         return (
@@ -107,7 +107,7 @@ class NoTPTransformer(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VitModel(AnalyticLayer):
-    """CLIP-L fed with a SAM feature map of side x side instead of pixels: side^2 positions and a class token."""
+    """CLIP-L on a SAM feature map of side x side instead of pixels: side^2 positions and a class token."""
 
     spec: ClipSpec
     views: Count
@@ -128,7 +128,7 @@ class VitModel(AnalyticLayer):
         )
 
     def _embeddings(self, tokens: int) -> CostNode:
-        """The class token put in front and positions added: looked up on the native map, else resized."""
+        """The class token prepended and positions added: looked up for the native map, otherwise resized."""
         spec, b, width = self.spec, self.run.dtype_bytes, self.spec.hidden_size
         rows, native = self.views * tokens, spec.native_grid**2 + 1
         is_native = tokens == native
@@ -163,7 +163,7 @@ class VitModel(AnalyticLayer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MlpProjector(AnalyticLayer):
-    """The linear projector: `tokens` concatenated SAM and CLIP features to the decoder's width."""
+    """The linear projector: `tokens` rows of concatenated SAM and CLIP features to the decoder's width."""
 
     width_in: int
     width_out: int
@@ -230,9 +230,9 @@ class VisionStack(AnalyticLayer):
         return tower, projector.tree("multi_modal_projector")
 
     def _assembly(self) -> Op:
-        """Newline after every row, the separator at the end, local before global, page by page.
+        """A newline after every row, the separator at the end, local before global views, page by page.
 
-        Two copies a page; with crops one more, and one where tiles stand side by side and are put in reading order.
+        Two copies per page; with crops one more, and another one if tiles lie side by side, to restore reading order.
         """
         row = self.spec.text.hidden_size * self.run.dtype_bytes
         page, side = self.workload, self.workload.base_size // PX_PER_TOKEN

@@ -1,7 +1,7 @@
-"""What is asked of the model: how a page is cut into views, and what each decoder position holds.
+"""The workload of the model: how a page is cut into views, and what each decoder position holds.
 
-The crop grid follows from the shape of the image alone, as in the vendor's preprocessing: no crops when both sides fit one
-tile, else the grid of 2 to 9 tiles whose aspect ratio is nearest.
+The crop grid depends only on the image size, as in the vendor's preprocessing: no crops if both sides fit one tile,
+otherwise the grid of 2 to 9 tiles with the nearest aspect ratio.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from analytic.io import stored
 TILE_PX: Final = 640
 MIN_TILES: Final = 2
 MAX_TILES: Final = 9
-PX_PER_TOKEN: Final = 64  # 16 px a patch, then two convolutions of stride 2
+PX_PER_TOKEN: Final = 64  # 16 px per patch, then two convolutions of stride 2
 PROFILE_SCHEMA: Final = "workload_profile.v1.schema.json"
 
 
@@ -46,13 +46,13 @@ class CropGrid:
 
     @classmethod
     def parse(cls, text: str) -> CropGrid:
-        """From `WxH`. Raises ValueError for anything else, and for fewer than 2 or more than 9 tiles."""
+        """Parse `WxH`. Raises ValueError for anything else, and for fewer than 2 or more than 9 tiles."""
         columns, rows = parse_pair("crop grid", text, example="2x3")
         return cls(columns=columns, rows=rows)
 
 
 def parse_pair(field: str, text: str, *, example: str) -> tuple[int, int]:
-    """Two positive whole numbers written `WxH`. Raises ValueError naming `field` otherwise."""
+    """Parse two positive whole numbers written `WxH`. Raises ValueError naming `field` otherwise."""
     left, cross, right = text.strip().lower().partition("x")
     digits = left.isascii() and left.isdigit() and right.isascii() and right.isdigit()
     if not (cross and digits and int(left) > 0 and int(right) > 0):
@@ -72,13 +72,13 @@ ALL_GRIDS: Final = tuple(
         key=lambda pair: pair[0] * pair[1],
     )
 )
-"""The 22 grids, fewest tiles first, narrow before wide: the order in which the crop rule tries them."""
+"""The 22 grids in the order that the crop rule tries them: fewest tiles first, narrow before wide."""
 
 
 def crop_grid_for(width_px: int, height_px: int, *, tile_px: int = TILE_PX) -> CropGrid | None:
-    """The grid for an image of this shape; None when both sides fit one tile.
+    """The grid for an image of this size; None if both sides fit one tile.
 
-    The nearest aspect ratio wins. On a tie the later grid wins when the image has more than half of the grid's pixels.
+    The nearest aspect ratio wins. On a tie the later grid wins if the image has more than half of the grid's pixels.
     """
     whole("image width", width_px)
     whole("image height", height_px)
@@ -118,12 +118,12 @@ class VisionWorkload:
 
     @classmethod
     def from_image(cls, width_px: int, height_px: int) -> VisionWorkload:
-        """Gundam mode (1024 + n x 640) for an image of this shape."""
+        """Gundam mode (1024 + n x 640) for an image of this size."""
         return cls(base_size=1024, image_size=TILE_PX, grid=crop_grid_for(width_px, height_px))
 
     @property
     def view_groups(self) -> tuple[ViewGroup, ...]:
-        """Views of equal size, the global one first."""
+        """Views grouped by size, the global view first."""
         whole_page = ViewGroup(side_px=self.base_size, count=1)
         if self.grid is None:
             return (whole_page,)
@@ -131,40 +131,40 @@ class VisionWorkload:
 
     @property
     def num_views(self) -> int:
-        """Global and local views together."""
+        """Number of global and local views."""
         return sum(group.count for group in self.view_groups)
 
     @property
     def global_tokens(self) -> int:
-        """q rows of q tokens and a newline, and the separator; q = base_size / 64."""
+        """Tokens of the global view: q rows of q tokens and a newline, and the separator; q = base_size / 64."""
         q = self.base_size // PX_PER_TOKEN
         return q * (q + 1) + 1
 
     @property
     def newline_rows(self) -> int:
-        """Rows of local tokens, each ending in a newline."""
+        """Tokens of the local views: rows over all tiles, each ending in a newline."""
         return 0 if self.grid is None else self.grid.rows * (self.image_size // PX_PER_TOKEN)
 
     @property
     def local_tokens(self) -> int:
-        """Rows over all tiles, each with one newline; 0 without crops."""
+        """Rows of local tokens over all tiles, each with one newline; 0 without crops."""
         if self.grid is None:
             return 0
         return self.newline_rows * (self.grid.columns * (self.image_size // PX_PER_TOKEN) + 1)
 
     @property
     def image_tokens(self) -> int:
-        """Decoder positions that the page's image takes."""
+        """Decoder positions of the page's image."""
         return self.global_tokens + self.local_tokens
 
     @classmethod
     def of_record(cls, page: Mapping[str, Any]) -> VisionWorkload:
-        """The page as a point of a record holds it: `base_size_px`, `image_size_px`, and `crop_grid` or null."""
+        """The page as stored in a record: `base_size_px`, `image_size_px`, and `crop_grid` or null."""
         grid = None if page["crop_grid"] is None else CropGrid.parse(page["crop_grid"])
         return cls(base_size=page["base_size_px"], image_size=page["image_size_px"], grid=grid)
 
     def as_json(self) -> dict[str, Any]:
-        """How a point of a page is named in files: its label and grid, views and image tokens."""
+        """The page as described in files: label, grid, views and image tokens."""
         return {
             "page": self.label,
             "crop_grid": None if self.grid is None else str(self.grid),
@@ -174,7 +174,7 @@ class VisionWorkload:
 
     @property
     def label(self) -> str:
-        """`gundam-2x3` or the mode's name, else the size: what test ids and tables show."""
+        """`gundam-2x3` or the mode's name, otherwise the size: the label in test ids and tables."""
         for mode, workload in MODES.items():
             if workload == self:
                 return mode
@@ -189,20 +189,20 @@ MODES: Final = {
     "base": VisionWorkload(base_size=1024, image_size=1024, grid=None),
     "large": VisionWorkload(base_size=1280, image_size=1280, grid=None),
 }
-"""The modes without crops. Gundam is a 1024 px view and the crops of `crop_grid_for`."""
+"""The modes without crops. Gundam adds the crops of `crop_grid_for` to a 1024 px view."""
 
 
 def gundam(grid: CropGrid | None) -> VisionWorkload:
-    """Gundam mode with this grid; without one, the global view alone."""
+    """Gundam mode with this grid; only the global view if it is None."""
     return VisionWorkload(base_size=1024, image_size=TILE_PX, grid=grid)
 
 
 SWEPT_PAGES: Final = ("base", "1x2", "1x3", "2x2", "1x5", "2x3", "1x7", "2x4", "3x3")
-"""What is swept over views: the single view, and for each number of tiles the squarest grid, upright rather than wide."""
+"""The pages of a sweep: the single view, and per number of tiles the squarest grid, portrait rather than landscape."""
 
 
 def parse_page(field: str, text: str) -> VisionWorkload:
-    """The page behind the name of a mode, or a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
+    """The page of a mode name, or of a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
     if text in MODES:
         return MODES[text]
     try:
@@ -224,11 +224,11 @@ PAGE_SIZES: Final = {
     "exam-paper": (1440, 2037),
     "thumbnail": (600, 400),
 }
-"""Shapes of pages in pixels as document benchmarks have them, from spread to receipt."""
+"""Page sizes in pixels that are common in document benchmarks, from spread to receipt."""
 
 
 def page_of(label: str) -> VisionWorkload:
-    """The page behind a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
+    """The page of a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
 
     Raises ValueError for any other.
     """
@@ -247,7 +247,7 @@ def page_of(label: str) -> VisionWorkload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenLayout:
-    """What the positions of a sequence hold: one BOS, the image, then text."""
+    """The layout of a sequence: one BOS, the image tokens, then text."""
 
     seq_len: int
     image_tokens: int
@@ -256,9 +256,9 @@ class TokenLayout:
 
     @classmethod
     def of(cls, seq_len: int, workload: VisionWorkload | None) -> TokenLayout:
-        """The layout of a requested length: image tokens of the page, one BOS, and text in what is left.
+        """The layout of a requested length: the image tokens of the page, one BOS, and text in the remaining positions.
 
-        Without a page every position but the BOS is text. Raises ValueError naming the least length that works when the
+        Without a page every position but the BOS is text. Raises ValueError, naming the least sufficient length, if the
         image does not fit.
         """
         whole("seq_len", seq_len)
@@ -267,7 +267,7 @@ class TokenLayout:
             views = "" if workload is None else f" ({workload.label}: {image} image tokens and 1 BOS)"
             raise ValueError(
                 f"seq_len: got {seq_len}, accepted: at least {image + 1} for this page{views}; "
-                f"ask for a longer sequence, a smaller grid, or no image"
+                f"choose a longer sequence, a smaller grid, or no image"
             )
         return cls(seq_len=seq_len, image_tokens=image, bos_tokens=1, text_tokens=seq_len - image - 1)
 
@@ -299,12 +299,12 @@ class OCRWorkloadProfile:
 
     @property
     def layout(self) -> TokenLayout:
-        """What the positions hold."""
+        """The layout of the sequence."""
         return TokenLayout.of(self.seq_len, self.vision)
 
     @classmethod
     def from_stored(cls, name: str) -> OCRWorkloadProfile:
-        """The stored profile `name`. Raises ValueError when unknown or damaged."""
+        """The stored profile `name`. Raises ValueError if unknown or damaged."""
         loaded: dict[str, Any] = stored.load("profiles", name, field="profile", schema=PROFILE_SCHEMA)
         loaded.pop("schema_version")
         grid = loaded.pop("crop_grid")
