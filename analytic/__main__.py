@@ -1,7 +1,7 @@
-"""`python -m analytic`: what a page must cost, without torch.
+"""`python -m analytic`: the cost of a page from the closed form, without torch.
 
-`cost` one point by stage, `crops` how images are cut, `sweep` a scaling table as files, `demand` how fast a device has to
-be, `predict` how long a measured device takes, `capacity` what a device holds, gets done and costs.
+`cost` prints one point by stage, `crops` the views of image sizes, `sweep` writes a scaling table, `demand` prints rates
+required of a device, `predict` the time on a measured device, `capacity` memory, throughput and cost of a device.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
 from analytic.planning.demand import FIRST_TOKEN_S, TOKEN_S
 
 USAGE_ERROR = 2
-WITHOUT_A_PAGE = "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone."
+WITHOUT_A_PAGE = "Without --crop-grid, --image-size, --mode or --mix it plans text only."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (2 for input that cannot be used)."""
+    """Run the command line; returns the exit code (2 for invalid input)."""
     args = _parser().parse_args(arguments)
     try:
         text: str = args.command(args)
@@ -33,60 +33,60 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE_ERROR
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader closed the pipe
         sys.stderr.close()
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analytic", description="What a page must cost DeepSeek-OCR.")
+    parser = argparse.ArgumentParser(prog="python -m analytic", description="Closed-form cost of a page for DeepSeek-OCR.")
     subparsers = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     cost = subparsers.add_parser("cost", help="FLOPs, bytes and memory of vision, prefill and decode at one point")
     _add_page(cost, required=True)
-    cost.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, image included")
+    cost.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, including the image")
     cost.add_argument("--logits", choices=("last", "all"), default="last", help="logits of prefill (default: last)")
-    cost.add_argument("--by-module", action="store_true", help="every module too, copies of a layer together")
-    cost.add_argument("--json", action="store_true", help="JSON in base units; decode is the mean token and its steps")
+    cost.add_argument("--by-module", action="store_true", help="also list every module, identical layers in one row")
+    cost.add_argument("--json", action="store_true", help="JSON in base units; decode as the mean token and each step")
     cost.set_defaults(command=commands.cost_command)
 
     crops = subparsers.add_parser("crops", help="crop grid, views and tokens of image sizes")
     crops.add_argument("sizes", nargs="+", metavar="WxH", help="image size in pixels, such as 1654x2339")
-    crops.add_argument("--json", action="store_true", help="one JSON object a size")
+    crops.add_argument("--json", action="store_true", help="one JSON object per size")
     crops.set_defaults(command=commands.crops_command)
 
     sweep = subparsers.add_parser("sweep", help="a scaling table over sequence lengths and views, as JSON and CSV")
     _add_grid(sweep)
-    sweep.add_argument("--output-dir", type=_folder, required=True, metavar="DIR", help="where the two files go")
+    sweep.add_argument("--output-dir", type=_folder, required=True, metavar="DIR", help="folder for the two files")
     sweep.set_defaults(command=commands.sweep_command)
 
-    demand = subparsers.add_parser("demand", help="FLOP/s and bytes/s that an answer in a given time asks for")
+    demand = subparsers.add_parser("demand", help="FLOP/s and bytes/s required to answer within a target time")
     _add_grid(demand)
-    for flag, times, what in (("--first-token-s", FIRST_TOKEN_S, "first"), ("--token-s", TOKEN_S, "further")):
-        shown = f"times for each {what} token in seconds (default: {' '.join(map(str, times))})"
+    for flag, times, what in (("--first-token-s", FIRST_TOKEN_S, "the first"), ("--token-s", TOKEN_S, "each further")):
+        shown = f"target times for {what} token in seconds (default: {' '.join(map(str, times))})"
         demand.add_argument(flag, type=float, nargs="+", default=times, metavar="T", help=shown)
-    demand.add_argument("--json", action="store_true", help="every length and page, in base units")
+    demand.add_argument("--json", action="store_true", help="JSON with every length and page, in base units")
     demand.set_defaults(command=commands.demand_command)
 
-    predict = subparsers.add_parser("predict", help="time of each stage on a device whose rates were measured")
+    predict = subparsers.add_parser("predict", help="time of each stage on a device with measured rates")
     known = predict.add_mutually_exclusive_group(required=True)
-    known.add_argument("--device", metavar="NAME", help="a device with a baselines/NAME/rates.json")
-    known.add_argument("--rates", type=Path, metavar="FILE", help="or a rates.json of `nox -s predict_study`")
+    known.add_argument("--device", metavar="NAME", help="a device with stored rates (baselines/NAME/rates.json)")
+    known.add_argument("--rates", type=Path, metavar="FILE", help="or a rates.json written by `nox -s predict_study`")
     _add_page(predict, required=True)
-    predict.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, image included")
-    predict.add_argument("--json", action="store_true", help="seconds, by class of operators too")
+    predict.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, including the image")
+    predict.add_argument("--json", action="store_true", help="JSON in seconds, also by operator class")
     predict.set_defaults(command=predict_command)
 
-    capacity = "pages that fit in a device, pages/s, and what a million cost"
+    capacity = "pages that fit in a device, pages/s, and cost per million pages"
     _add_capacity(
         subparsers.add_parser("capacity", help=capacity, description=f"{capacity.capitalize()}. {WITHOUT_A_PAGE}")
     )
 
     for command in (cost, sweep, demand, predict):
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
-        command.add_argument("--batch-size", type=int, default=1, metavar="B", help="(default: 1)")
+        command.add_argument("--batch-size", type=int, default=1, metavar="B", help="pages per batch (default: 1)")
     for command in (cost, sweep, demand):
-        command.add_argument("--device", default="meta", help="meta, cpu or cuda: which kernels run (default: meta)")
+        command.add_argument("--device", default="meta", help="meta, cpu or cuda: selects the kernels (default: meta)")
     experts = "grouped_mm, batched_mm, or eager except on meta (default: grouped_mm)"
     for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
         command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
@@ -99,37 +99,43 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_capacity(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
-    command.add_argument("--memory-gb", type=float, metavar="N", help="memory in GB (1e9 bytes) (default: the device's)")
+    command.add_argument("--memory-gb", type=float, metavar="N", help="memory in GB of 1e9 bytes (default: the device's)")
     page = _add_page(command, required=False)
     page.add_argument(
-        "--mix", nargs="+", metavar="PAGE=SHARE", help="shapes of page, shares that sum up to 1: a4-200dpi=0.7 base=0.3"
+        "--mix", nargs="+", metavar="PAGE=SHARE", help="page shapes, shares summing to 1: a4-200dpi=0.7 base=0.3"
     )
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; of a mix, see P)")
+    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; for a mix, from P)")
     length.add_argument(
         "--prompt-tokens",
         type=int,
         metavar="P",
-        help="or those of image, BOS and a prompt of P tokens (default of a mix: 16)",
+        help="or positions for the image, BOS and a prompt of P tokens (default for a mix: 16)",
     )
-    command.add_argument("--new-tokens", type=int, default=512, metavar="K", help="tokens a page (default: 512)")
-    source = "times: floor (the datasheet's roofline) or predicted (default: floor where there is a datasheet)"
+    command.add_argument("--new-tokens", type=int, default=512, metavar="K", help="new tokens per page (default: 512)")
+    source = "times: floor (the datasheet's roofline) or predicted (default: floor if there is a datasheet)"
     command.add_argument("--times", choices=("floor", "predicted"), help=source)
-    command.add_argument("--rates", type=_file, metavar="FILE", help="what --times predicted is predicted from: rates.json")
-    command.add_argument("--record", type=_file, metavar="PATH", help="or times that a run measured: its folder or record")
-    command.add_argument("--price-per-hour", type=float, metavar="X", help="of the device, in any currency (default: none)")
+    command.add_argument("--rates", type=_file, metavar="FILE", help="rates.json for --times predicted")
+    command.add_argument("--record", type=_file, metavar="PATH", help="or times of a run: its folder or record")
+    command.add_argument("--price-per-hour", type=float, metavar="X", help="device price, in any currency (default: none)")
     command.add_argument("--json", action="store_true", help="JSON in bytes and seconds")
     command.add_argument(
-        "--output-dir", type=_folder, metavar="DIR", help="where capacity.json, .csv and .png go (default: nowhere)"
+        "--output-dir", type=_folder, metavar="DIR", help="folder for capacity.json, .csv and .png (default: none written)"
     )
     command.set_defaults(command=capacity_command)
 
 
 def _add_grid(command: argparse.ArgumentParser) -> None:
     lengths, pages = [256, 512, 1024, 2048, 4096], " ".join(SWEPT_PAGES)
-    command.add_argument("--seq-lens", type=int, nargs="+", default=lengths, metavar="S", help=f"(default: {lengths})")
     command.add_argument(
-        "--crop-grids", nargs="*", default=SWEPT_PAGES, metavar="WxH", help=f"grids, or modes; none: no pages ({pages})"
+        "--seq-lens", type=int, nargs="+", default=lengths, metavar="S", help=f"decoder positions (default: {lengths})"
+    )
+    command.add_argument(
+        "--crop-grids",
+        nargs="*",
+        default=SWEPT_PAGES,
+        metavar="WxH",
+        help=f"grids or modes; empty: no pages (default: {pages})",
     )
 
 
@@ -138,7 +144,7 @@ def _add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     image.add_argument("--crop-grid", metavar="WxH", help="1024 px view and WxH local views, such as 2x3")
     image.add_argument("--image-size", metavar="WxH", help="page in pixels, cut as the model cuts it")
     image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(MODES)}")
-    image.add_argument("--no-image", action="store_true", help="the decoder alone")
+    image.add_argument("--no-image", action="store_true", help="the decoder only, without vision")
     return image
 
 

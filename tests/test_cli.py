@@ -115,7 +115,7 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
     with pytest.raises(SystemExit):
         main(["capacity", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert "Without one of --crop-grid, --image-size, --mode and --mix it plans text alone" in told
+    assert "Without --crop-grid, --image-size, --mode or --mix it plans text only" in told
     assert "grouped_mm, batched_mm, or eager except on meta (default: grouped_mm)" in told
 
 

@@ -164,8 +164,8 @@ def test_a_damaged_study_is_refused(tmp_path: Path, damage: str) -> None:
 def test_a_damaged_file_of_the_project_can_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rates.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"rates\.json: not valid JSON .*; make it again$"):
+    with pytest.raises(ValueError, match=r"rates\.json: not valid JSON .*; create it again$"):
         stored.read(path, schema="rates.v1.schema.json")
     monkeypatch.setattr(stored, "ROOT", tmp_path)
-    with pytest.raises(ValueError, match=r"restore it with `git checkout -- .*rates\.json` if git knows it"):
+    with pytest.raises(ValueError, match=r"restore it with `git checkout -- .*rates\.json` if git tracks it"):
         stored.read(path, schema="rates.v1.schema.json")

@@ -123,7 +123,7 @@ def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         ([*H200, "--mix", "base=x"], "mix: got 'base=x', accepted: PAGE=SHARE"),
-        ([*H200, "--mix", "base=0.5", "2x3=0.4"], "mix: got shares that sum up to 0.9, accepted: 1"),
+        ([*H200, "--mix", "base=0.5", "2x3=0.4"], "mix: got shares that sum to 0.9, accepted: 1"),
         ([*H200, "--mix", "a5=1"], "mix: got 'a5', accepted: tiny"),
         ([*H200, "--mix", "2x3=1", "--seq-len", "512"], "seq_len: got 512, accepted: at least 904"),
         ([*H200, "--mix", "2x3=1", "--prompt-tokens", "-1"], "prompt_tokens: got -1"),

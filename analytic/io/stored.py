@@ -45,8 +45,8 @@ def read(path: Path, *, schema: str) -> dict[str, Any]:
 def _way_back(path: Path) -> str:
     """How to restore a damaged file: git tracks only those of the project."""
     if path.resolve().is_relative_to(ROOT):
-        return f"restore it with `git checkout -- {path}` if git knows it, or make it again"
-    return "make it again"
+        return f"restore it with `git checkout -- {path}` if git tracks it, or create it again"
+    return "create it again"
 
 
 def parsed(text: str) -> Any:

@@ -186,7 +186,7 @@ def within(time_s: float) -> str:
 def lines(demand: ServingDemand) -> list[str]:
     """The target times over all points, for a terminal."""
     dtype = demand.run.dtype
-    found = [f"{demand.spec.model_variant}, {dtype}, batch {demand.batch_size}: rates that have to be sustained"]
+    found = [f"{demand.spec.model_variant}, {dtype}, batch {demand.batch_size}: required sustained rates"]
     for heading, answers in (
         ("first token, lengths and pages", demand.first_token),
         ("further token, lengths", demand.further_token),
@@ -196,7 +196,7 @@ def lines(demand: ServingDemand) -> list[str]:
     able = len(devices_with(0, 0, dtype))
     found.append(f"datasheets: of {able} devices that have a dense peak for {dtype}")
     if demand.left_out:
-        found.append(f"left out: {len(demand.left_out)} pages in a length that they do not fit in")
+        found.append(f"left out: {len(demand.left_out)} combinations of length and page that do not fit")
     return found
 
 

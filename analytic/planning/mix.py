@@ -59,7 +59,7 @@ class Mix:
                 raise ValueError(f"mix: got {label} {labels.count(label)} times, accepted: each page once")
         total = math.fsum(shape.share for shape in self.pages)
         if abs(total - 1) > MOST_OFF:
-            raise ValueError(f"mix: got shares that sum up to {total:g}, accepted: 1, such as a4-200dpi=0.7 base=0.3")
+            raise ValueError(f"mix: got shares that sum to {total:g}, accepted: 1, such as a4-200dpi=0.7 base=0.3")
 
     @classmethod
     def of_one(cls, page: VisionWorkload | None, *, seq_len: int, new_tokens: int) -> Mix:

@@ -12,15 +12,15 @@ from analytic.planning.mix import Mix, PageShare
 from analytic.planning.throughput import Service, best, services
 from analytic.planning.times import Times
 
-ALWAYS: Final = "a next page is always there, and the host and the cutting of images take no time"
+ALWAYS: Final = "a next page is always waiting, and the host and image preprocessing take no time"
 ASSUMED: Final = (
     "one page at a time in vision and prefill, and none of them beside a decode step",
-    "all in flight decode together at the mean context, to the same number of tokens, their experts spread evenly",
+    "all pages in flight decode together at the mean context, to the same number of tokens, with uniform routing",
     ALWAYS,
 )
 ASSUMED_OF_BATCHES: Final = (
     "a batch of one shape passes vision, prefill and decode together",
-    "every later token takes what the timed ones do",
+    "every later token takes the same time as the timed ones",
     ALWAYS,
 )
 """The assumptions of a plan with measured times, which are those of whole batches."""

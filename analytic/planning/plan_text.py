@@ -112,7 +112,7 @@ def _sentences(found: Plan) -> list[str]:
     told = [f"bound by {chosen.bound_by} ({parts} of the device's time); {waits} with {chosen.pages_in_flight:,} in flight"]
     nearly = next(service for service in found.services if service.pages_per_s >= NEARLY * chosen.pages_per_s)
     if nearly.pages_in_flight < chosen.pages_in_flight and nearly.tpot_s is not None:
-        more = "; more of them fit and give fewer" if found.services[-1].pages_in_flight > chosen.pages_in_flight else ""
+        more = "; more fit, but lower pages/s" if found.services[-1].pages_in_flight > chosen.pages_in_flight else ""
         told.append(
             f"{nearly.pages_in_flight:,} in flight already give {nearly.pages_per_s / chosen.pages_per_s:.0%} of these "
             f"pages/s, and a token every {_seconds(nearly.tpot_s)}{more}"

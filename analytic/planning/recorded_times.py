@@ -152,7 +152,7 @@ def _commands(
     commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]
     if labels:  # without a length, the points include every grid and mode
         commands.insert(0, shlex.join([*words, "-k", " or ".join(f"vision[{label}]" for label in labels)]))
-    return f"{' and '.join(f'`{command}`' for command in commands)}; `nox -s merge -- RUN RUN` joins the runs of several"
+    return f"{' and '.join(f'`{command}`' for command in commands)}; `nox -s merge -- RUN RUN` merges the runs"
 
 
 def _point(page: VisionWorkload) -> str:

@@ -104,7 +104,7 @@ def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedF
         run,
         source="floor",
         told=f"floor, the roofline of {device.name}'s datasheet ({peak / 1e12:,.4g} TFLOP/s, {bandwidth / 1e9:,.0f} GB/s): "
-        f"a lower bound, so pages/s are at most these",
+        f"a lower bound on time, so pages/s are upper bounds",
         file=None,
         seconds=seconds,
     )
@@ -121,15 +121,15 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
     ):
         if got != accepted:
             raise ValueError(
-                f"{field}: got {got}, accepted: {accepted}, which the rates in {file} are of; add --{field} {accepted}, or "
-                f"measure others with `nox -s predict_study`"
+                f"{field}: got {got}, accepted: {accepted}, as in the rates of {file}; add --{field} {accepted}, or "
+                f"measure other rates with `nox -s predict_study`"
             )
     require_device("rates", file, measured_on=rates.device_name, device=device)
     return ClosedFormTimes(
         spec,
         run,
         source="predicted",
-        told=f"predicted, every operator at the rate that its class was measured at on {rates.device_name} ({file})",
+        told=f"predicted, every operator at the measured rate of its class on {rates.device_name} ({file})",
         file=file,
         seconds=lambda root: predict([root.tree()], rates).time_s,
     )
