@@ -1,4 +1,4 @@
-"""Decode: tokens one at a time on the cache that a prefill of S positions left; every step compared on its own."""
+"""Decode: one token at a time on the cache of a prefill of S positions; every step is compared separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End to end: a page from its views to its last token; image, BOS and text share the S positions of the prefill."""
+"""End to end: a page from its views to its last token; image, BOS and text fill the S positions of the prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefill: the decoder on S positions at once, logits of the last; S from 256 to 4096 or as asked."""
+"""Prefill: the decoder on S positions at once, logits of the last; S from 256 to 4096, or from --seq-len."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the shadow model's hooks cost: decode steps with and without them, in turns, in one run.
+"""Overhead of the shadow model's hooks: decode steps with and without them, alternating in one run.
 
-speed_of_a_decode_step_with_a_shadow[12-layers]  full depth, wide enough for 10 ms a step on a CPU
-speed_of_a_decode_step_with_a_shadow[tiny]       the tiny preset, whose steps are shorter than any that is served
+speed_of_a_decode_step_with_a_shadow[12-layers]  full depth, wide enough for 10 ms per step on a CPU
+speed_of_a_decode_step_with_a_shadow[tiny]       the tiny preset, whose steps are shorter than those of any served model
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def speed_of_a_decode_step_with_a_shadow(benchmark: Any, note: Callable[[str], N
                 order = ((plain, nullcontext()), (shadowed, shadow(model)))
                 for times, context in order if number % 2 else reversed(order):
                     with context:
-                        step()  # the first after attaching is slow whatever is attached: threads slept, caches are cold
+                        step()  # the first step after a switch is slow in either case: idle threads, cold caches
                         times.append(step())
         return plain[WARMUPS:], shadowed[WARMUPS:]
 

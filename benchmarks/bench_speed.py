@@ -1,6 +1,6 @@
-"""How fast the closed form is, against torch's FlopCounterMode on meta in the same run.
+"""Speed of the closed form against torch's FlopCounterMode on meta in the same run.
 
-The grid is the default one: 5 prefills and 80 decode steps. The counter gives FLOPs alone.
+The grid is the default one: 5 prefills and 80 decode steps. The counter counts FLOPs only.
 
 speed_of_the_stateful_root   FLOPs, bytes and memory of every point, one stage after the other
 speed_of_one_call            the same, vectorised
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.speed
 
 @pytest.fixture(scope="module")
 def count() -> Callable[[int, int], list[int]]:
-    """Counted FLOPs of a prefill and decode steps on the full-size model on meta, experts where the counter sees them."""
+    """Counted FLOPs of a prefill and decode steps on the full-size model on meta, with experts that the counter counts."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,7 +57,7 @@ def count() -> Callable[[int, int], list[int]]:
 
 @pytest.fixture(scope="module")
 def counter_time_s(count: Callable[[int, int], list[int]]) -> float:
-    """Seconds the counter takes for the grid."""
+    """Seconds that the counter takes for the grid."""
     begin = time.perf_counter()
     for length in LENGTHS:
         count(length, STEPS)
@@ -71,7 +71,7 @@ def speed_of_the_stateful_root(benchmark: Any, counter_time_s: float, note: Call
     root = DeepseekOCRModel.from_spec(ModelSpec.from_preset("deepseek-ocr-v1-base"))
 
     def walk() -> None:
-        root._window.clear()  # nothing is kept from the round before
+        root._window.clear()  # keep nothing from the previous round
         for length in LENGTHS:
             root.start_prefill(length, 1)
             root.forward_cost()
@@ -134,7 +134,7 @@ def speed_of_a_fitted_polynomial(
 def judge(
     benchmark: Any, call: Callable[[], None], counter_time_s: float, name: str, least: int, note: Callable[[str], None]
 ) -> None:
-    """Time `call`, show how many times faster it is than the counter, and hold it to `least`."""
+    """Time `call`, note its speedup over the counter, and require at least `least`."""
     call()
     benchmark.pedantic(call, rounds=30)
     if benchmark.stats is None:  # --benchmark-disable

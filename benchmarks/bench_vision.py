@@ -1,9 +1,9 @@
 """Vision: SAM, CLIP and projector on the views of a page.
 
-point       views                     what changes
+point       views                     what varies
 gundam-WxH  1 x 1024 px, W*H x 640    number of local views
-tiny ...    1 x 512 to 1280 px        size of the one view
-a4-200dpi   as the crop rule cuts it  shape of the page
+tiny ...    1 x 512 to 1280 px        size of the single view
+a4-200dpi   as cut by the crop rule   shape of the page
 """
 
 from __future__ import annotations
