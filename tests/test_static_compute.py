@@ -131,7 +131,7 @@ def test_both_files_are_written_and_the_same_each_time(
     layers = "| sam | `model.vision_tower.sam_encoder.layers.2,5,8,11` x 4 | UnlimitedOcrSamVisionLayer | 7,104,128 |"
     assert layers in text
     assert "`model.language_model.layers.1-11` x 11" in text
-    assert "without a formula, though two operands meet in it: aten.native_layer_norm in vision (150 calls)" in text
+    assert "operators without a formula that combine two operands: aten.native_layer_norm in vision (150 calls)" in text
     first, second = (
         write_static_compute(estimate_static_compute(640, 640, 300, spec=tiny_spec), tmp_path / name) for name in "ab"
     )
