@@ -101,7 +101,7 @@ def test_a_record_plans_with_its_batch(capsys: pytest.CaptureFixture[str]) -> No
 def test_predicted_times_come_from_a_file_of_rates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rates.write(RATES, tmp_path / "rates.json")
     arguments = [*TINY, "--times", "predicted", "--rates", str(tmp_path / "rates.json"), "--mix", "base=1"]
-    assert printed(capsys, *arguments).startswith("times: predicted, every operator at the rate")
+    assert printed(capsys, *arguments).startswith("times: predicted, every operator at the measured rate")
     assert in_json(capsys, *arguments)["times"]["file"] == str(tmp_path / "rates.json")
 
 
