@@ -187,7 +187,7 @@ class Framework:
         return notice_of(self.as_json())
 
     def incomparable(self, other: Framework) -> str | None:
-        """Why the glue of the two cannot be compared: `transformers 5.23.0 against 5.24.0`; None where it can.
+        """Why the glue of the two cannot be compared: `transformers 5.23.0 against 5.24.0`; None if it can.
 
         Verified releases whose profiles have the same traits can be compared; an unverified release only with itself.
         """

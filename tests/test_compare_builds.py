@@ -127,7 +127,7 @@ def test_a_worker_that_dies_is_no_verdict(ratios: Callable[..., None], capsys: p
         (["main", "--device", "meta"], "--device: got 'meta', accepted: cpu, cuda"),
         (["main", "--preset", "huge"], "--preset: got 'huge'"),
         (["main", "--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
-        (["main", "--backend", "cudagraph"], "backend: got cudagraph on device cpu, accepted: on cuda alone"),
+        (["main", "--backend", "cudagraph"], "backend: got cudagraph on device cpu, accepted: on cuda only"),
     ],
 )
 def test_what_can_not_be_compared_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,7 @@ def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         (["--device", "meta", "--accelerator-type", "H200"], "--accelerator-type: got a GPU for workers without one"),
         (["--device", "cpu", "--preset", "tiny", "--workers", "2"], "--workers: got 2 for device cpu on this machine"),
         (["--torch-profile"], "--torch-profile: writes files where a worker runs"),
-        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
+        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a writable folder"),
     ],
 )
 def test_a_fleet_that_can_not_be_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

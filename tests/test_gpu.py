@@ -110,14 +110,14 @@ CALM = GpuState(
     [
         ({}, {}, []),
         ({"throttle_reasons": ("applications_clocks",)}, {"sm_clock_mhz": 1_965}, []),  # less than 5% of 1,980
-        ({}, {"throttle_reasons": ("hardware_thermal",)}, ["clocks were held down by hardware_thermal"]),
+        ({}, {"throttle_reasons": ("hardware_thermal",)}, ["clocks were throttled by hardware_thermal"]),
         (
             {"throttle_reasons": ("software_power_cap",)},
             {"throttle_reasons": ("software_power_cap", "hardware_thermal")},
-            ["clocks were held down by software_power_cap, hardware_thermal"],
+            ["clocks were throttled by software_power_cap, hardware_thermal"],
         ),
-        ({"compute_processes": 2}, {}, ["1 other process computed on the GPU"]),
-        ({}, {"compute_processes": 4}, ["3 other processes computed on the GPU"]),
+        ({"compute_processes": 2}, {}, ["1 other process ran on the GPU"]),
+        ({}, {"compute_processes": 4}, ["3 other processes ran on the GPU"]),
         ({"compute_processes": None}, {"compute_processes": None}, []),
         ({}, {"sm_clock_mhz": 1_485}, ["SM clock 1,980 -> 1,485 MHz (-25%)"]),
         ({"memory_clock_mhz": 1_601}, {}, ["memory clock 1,601 -> 3,201 MHz (+100%)"]),
@@ -151,7 +151,7 @@ def test_disturbances_are_gathered_by_kind_with_the_timings_they_fell_on() -> No
         assert watch.energy_j() == watch.energy_j() == 7.0
         watch.timed(f"decode[{number}]")
     first = ", ".join(f"decode[{number}]" for number in range(6))
-    assert watch.lines() == [f"disturbed: clocks were held down by hardware_thermal: {first} and 2 more"]
+    assert watch.lines() == [f"disturbed: clocks were throttled by hardware_thermal: {first} and 2 more"]
 
 
 def test_disturbances_stand_below_the_times(
@@ -174,7 +174,7 @@ def test_disturbances_stand_below_the_times(
     )
     printed: list[str] = []
     summary._print_tables(run, SimpleNamespace(section=lambda *_, **__: None, write_line=printed.append))
-    assert printed[-2:] == ["the times", "disturbed: 1 other process computed on the GPU: decode[16]"]
+    assert printed[-2:] == ["the times", "disturbed: 1 other process ran on the GPU: decode[16]"]
 
 
 def test_a_timing_that_failed_leaves_no_state_to_the_next() -> None:

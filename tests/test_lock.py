@@ -136,7 +136,7 @@ def test_a_requirement_that_no_pin_satisfies_is_named_without_uv(
     (project / "constraints.txt").write_text(constraints)
     for arguments in (["--check", "--offline"], ["--check"]):
         said = said_by(capsys, arguments, project, code=1)
-        assert f"constraints.txt {message}".format(asks="pyproject.toml asks for") in said
+        assert f"constraints.txt {message}".format(asks="pyproject.toml requires") in said
         assert said.endswith(": run `nox -s lock`\n")
 
 
@@ -211,7 +211,7 @@ def test_an_error_of_uv_is_one_sentence_and_leaves_the_file(
     uv(NO_NETWORK)
     for arguments in ([], ["--upgrade"], ["--check"]):
         assert said_by(capsys, arguments, project, code=2) == (
-            "constraints.txt stays as it was, uv says: Request failed after 3 retries: Failed to fetch: `torch`; "
+            "constraints.txt stays unchanged, uv says: Request failed after 3 retries: Failed to fetch: `torch`; "
             "check the network and pyproject.toml, then try again\n"
         )
 
@@ -230,7 +230,7 @@ def test_a_place_that_can_not_be_written_is_said(
     uv('printf "%s\\n" torch==2.15.0 ruff-x==1.6 > "$out"')
     (project / "constraints.txt").unlink()
     (project / "constraints.txt").mkdir()
-    assert said_by(capsys, ["--upgrade"], project, code=2).startswith("constraints.txt stays as it was: [Errno 21]")
+    assert said_by(capsys, ["--upgrade"], project, code=2).startswith("constraints.txt stays unchanged: [Errno 21]")
     assert sorted(path.name for path in project.iterdir()) == ["constraints.txt", "pyproject.toml"]
 
 
@@ -273,7 +273,7 @@ def test_every_command_that_sets_up_installs_the_pins(path: Path) -> None:
     [
         (None, "constraints.txt: No such file or directory, accepted"),
         ("torch==2.13.0\nwhat is this\n", "constraints.txt, line 2: got 'what is this', accepted: NAME==VERSION"),
-        ("torch==2.10.0\n", "constraints.txt pins torch==2.10.0 for Python 3.11, and pyproject.toml asks for torch"),
+        ("torch==2.10.0\n", "constraints.txt pins torch==2.10.0 for Python 3.11, and pyproject.toml requires torch"),
     ],
 )
 def test_a_session_that_installs_ends_in_one_sentence(tmp_path: Path, constraints: str | None, message: str) -> None:

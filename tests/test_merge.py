@@ -296,7 +296,7 @@ def test_what_is_no_run_is_refused(
 
 def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(tmp_path), "--output-dir", "/proc/nowhere"]) == 2
-    assert "--output-dir: got /proc/nowhere, accepted: a folder that can be written" in capsys.readouterr().err
+    assert "--output-dir: got /proc/nowhere, accepted: a writable folder" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_refused_by_file_before_anything_is_written(

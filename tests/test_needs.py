@@ -23,7 +23,7 @@ def test_a_driver_is_known_by_its_device_files(tmp_path: Path) -> None:
 def test_the_first_thing_that_is_missing_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(needs, "has_driver", lambda: False)
-    assert (missing("gpu", "nsys") or "").startswith("needs a GPU, and there is no driver of one here: run it on a machine")
+    assert (missing("gpu", "nsys") or "").startswith("needs a GPU, and no GPU driver is installed here: run it")
     monkeypatch.setattr(needs, "has_driver", lambda: True)
     said = missing("gpu", "nsys")
     assert said == (
@@ -57,7 +57,7 @@ def test_a_gpu_session_ends_in_one_sentence_before_it_installs(session: list[str
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if "aborted" in line]
-    assert f"Session {session[0]} aborted: needs a GPU, and there is no driver of one here: run it on a machine" in said
+    assert f"Session {session[0]} aborted: needs a GPU, and no GPU driver is installed here: run it on a machine" in said
 
 
 def test_the_commands_that_time_refuse_cuda_without_a_driver(
@@ -72,5 +72,5 @@ def test_the_commands_that_time_refuse_cuda_without_a_driver(
     ):
         assert command(arguments) == 2
         said = capsys.readouterr().err
-        assert "--device: got cuda, which needs a GPU, and there is no driver of one here" in said
+        assert "--device: got cuda, which needs a GPU, and no GPU driver is installed here" in said
         assert len(said.splitlines()) == 1

@@ -34,7 +34,7 @@ WINDOW = Window(
     eager_bytes=20_000_000,
     fused_bytes=10_000_000,
     time_s=0.030,
-    warnings=("disturbed: 1 other process computed on the GPU: decode_window",),
+    warnings=("disturbed: 1 other process ran on the GPU: decode_window",),
 )
 SPOKEN = f"Collecting data...\n{SAID}{json.dumps(decode_window.asdict(WINDOW))}\nGenerated: a report\n"
 
@@ -138,7 +138,7 @@ def test_nsys_prints_top_kernels_and_keeps_all(
     )
     assert printed[2].split() == ["gemm", "1", "0.006", "60.0%", "-", "-", "-", "-", "-"]
     assert "3 launches, 0.010 ms in kernels; 30.000 ms by the wall clock, outside the range" in printed
-    assert "disturbed: 1 other process computed on the GPU: decode_window" in printed
+    assert "disturbed: 1 other process ran on the GPU: decode_window" in printed
     assert printed[-1] == f"written to {path}"
 
 
@@ -173,7 +173,7 @@ def test_what_fails_is_said_in_one_sentence(
 ) -> None:
     monkeypatch.setattr(needs, "has_driver", lambda: False)
     assert main(["ncu", "--output-dir", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("ncu: needs a GPU, and there is no driver of one here")
+    assert capsys.readouterr().err.startswith("ncu: needs a GPU, and no GPU driver is installed here")
     assert main(["gdb"]) == 2
     assert "nsight: got 'gdb', accepted: nsys or ncu" in capsys.readouterr().err
     assert main(["ncu", "--seq-len", "0"]) == 2

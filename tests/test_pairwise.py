@@ -130,7 +130,7 @@ def test_a_live_comparison_tries_slower_again_on_fresh_pairs(monkeypatch: pytest
 
 def test_a_study_without_a_folder_to_write_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert gate_study.main(["--output-dir", "/proc/nowhere"]) == 2
-    assert "--output-dir: got /proc/nowhere, accepted: a folder that can be written" in capsys.readouterr().err
+    assert "--output-dir: got /proc/nowhere, accepted: a writable folder" in capsys.readouterr().err
 
 
 def test_rounds_that_were_all_throttled_say_nothing() -> None:

@@ -81,11 +81,11 @@ def test_pages_beyond_the_most_that_are_tried_are_at_least_so_many(capsys: pytes
 
 
 def test_one_new_token_is_no_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "1 new token a page;" in printed(capsys, *MIX, "--new-tokens", "1")
+    assert "1 new token per page;" in printed(capsys, *MIX, "--new-tokens", "1")
 
 
 def test_where_nothing_fits_there_is_no_throughput(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "not one page fits beside the weights" in printed(capsys, *MIX, "--memory-gb", "6")
+    assert "no page fits in memory beside the weights" in printed(capsys, *MIX, "--memory-gb", "6")
     assert in_json(capsys, *MIX, "--memory-gb", "6")["mix"]["best"] is None
 
 

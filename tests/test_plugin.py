@@ -129,7 +129,7 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
         (["--baseline-dir", "nowhere"], "--baseline-dir: got nowhere, accepted: a folder; it does not exist"),
         (["--time-threshold", "0"], "--time-threshold: got '0', accepted: a number above 0, in percent"),
         (["--report-format", "pdf"], "--report-format: got 'pdf', accepted: text, github"),
-        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
+        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a writable folder"),
     ],
 )
 def test_bad_input_is_named_exits_with_4_and_writes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -157,7 +157,7 @@ def test_an_interruption_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monk
         (["--first-token-s", "-1"], "--first-token-s: got -1.0, accepted: seconds above zero"),
         (["--token-s", "0"], "--token-s: got 0.0"),
         (["--output-dir", ""], "--output-dir: got '', accepted: a folder"),
-        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a folder that can be written"),
+        (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a writable folder"),
         (["--seq-lens", "2000000000", "--batch-size", "1000000000"], "fit 64 bits"),
         (["--compare", "there.json", "nowhere.json"], "there.json"),
     ],

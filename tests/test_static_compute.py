@@ -173,8 +173,8 @@ def test_the_table_is_narrow(static_compute_with: Callable) -> None:
         (["--context-len", "-1"], "context_len: got -1"),
         (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
         (["--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
-        (["--output-dir", "/proc/nowhere"], "--output-dir: got '/proc/nowhere', accepted: a folder that can be written"),
-        (["--output-dir", ""], "--output-dir: got '', accepted: a folder that can be written"),
+        (["--output-dir", "/proc/nowhere"], "--output-dir: got '/proc/nowhere', accepted: a writable folder"),
+        (["--output-dir", ""], "--output-dir: got '', accepted: a writable folder"),
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(

@@ -97,7 +97,7 @@ def test_a_stage_that_was_timed_twice_is_refused(changed: Callable[..., Path]) -
         ({"spec": ModelSpec.from_preset("deepseek-ocr-v1-base")}, "preset: got deepseek-ocr-v1-base, accepted: tiny"),
         ({"run": replace(RUN, dtype="bfloat16")}, "dtype: got bfloat16, accepted: float32"),
         ({"run": replace(RUN, attention="eager")}, "attention: got eager, accepted: sdpa"),
-        ({"device": "h200"}, "accepted: what was measured on h200; or give the memory of that device with --memory-gb"),
+        ({"device": "h200"}, "accepted: measurements on h200; or give the memory of that device with --memory-gb"),
     ],
 )
 def test_a_record_of_something_else_is_refused(other: dict[str, Any], message: str) -> None:
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_record_is_refused(changed: Callable[..., Path], tmp_p
     mix = mix_of("2x1=1")
     with pytest.raises(ValueError, match=r"accepted: a record\.json, or the folder of a run that has one"):
         read(tmp_path / "nowhere", mix)
-    with pytest.raises(ValueError, match=r"accepted: what fits schemas/record\.v5\.schema\.json: \$\.timings\[0\]"):
+    with pytest.raises(ValueError, match=r"a record that fits schemas/record\.v5\.schema\.json: \$\.timings\[0\]"):
         read(changed(lambda record: record["timings"][0].update(time_s=-1)), mix)
     with pytest.raises(ValueError, match=r"of schema_version '99\.0', accepted: a record of"):
         read(changed(lambda record: record.update(schema_version="99.0")), mix)
@@ -142,7 +142,7 @@ def test_predicted_times_say_whose_rates_they_are_from() -> None:
     [
         ({"model_variant": "deepseek-ocr-v1-base"}, None, "preset: got tiny, accepted: deepseek-ocr-v1-base"),
         ({"dtype": "bfloat16"}, None, "dtype: got float32, accepted: bfloat16"),
-        ({}, "h100-sxm", "rates: got rates.json, measured on NVIDIA H200, accepted: what was measured on h100-sxm"),
+        ({}, "h100-sxm", "rates: got rates.json, measured on NVIDIA H200, accepted: measurements on h100-sxm"),
         ({"device_name": "a CPU"}, "h200", "rates: got rates.json, measured on a CPU"),
     ],
 )

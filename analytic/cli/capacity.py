@@ -73,7 +73,7 @@ def write(found: Plan, folder: Path) -> list[Path]:
         stored.write_at_once(paths[1], _csv(found))
         write_png(picture, paths[2])
     except OSError as error:
-        raise ValueError(f"output_dir: got {folder}, accepted: a folder that can be written ({error})") from error
+        raise ValueError(f"output_dir: got {folder}, accepted: a writable folder ({error})") from error
     return paths
 
 

@@ -110,7 +110,7 @@ def sweep_command(args: argparse.Namespace) -> str:
     try:
         paths = sweep.write(scaled, args.output_dir)
     except OSError as error:
-        raise ValueError(f"output_dir: got {args.output_dir}, accepted: a folder that can be written ({error})") from error
+        raise ValueError(f"output_dir: got {args.output_dir}, accepted: a writable folder ({error})") from error
     rows = [["seq_len", "prefill GFLOP", "decode GFLOP/token", "KV MB after"]]
     for point in scaled["points"]:
         rows.append(

@@ -54,7 +54,7 @@ class Execution:
         accept("backend", self.backend, get_args(Backend))
         if self.backend == "cudagraph" and self.device != "cuda":
             raise ValueError(
-                f"backend: got cudagraph on device {self.device}, accepted: on cuda alone; "
+                f"backend: got cudagraph on device {self.device}, accepted: on cuda only; "
                 f"{INSTEAD[self.backend, self.device]}"
             )
         if self.backend == "compile" and self.device == "meta":
@@ -63,13 +63,13 @@ class Execution:
             )
         if self.experts == "eager" and self.device == "meta":
             raise ValueError(
-                "experts: got eager on device meta, where tokens are routed nowhere; accepted there: grouped_mm or "
+                "experts: got eager on device meta, where no tokens are routed; accepted there: grouped_mm or "
                 "batched_mm; or add --device cpu --preset tiny"
             )
         if self.experts == "eager" and self.backend != "eager":
             raise ValueError(
-                f"experts: got eager with backend {self.backend}: its loop over the experts that were hit depends on "
-                f"values, so it is no graph; accepted: grouped_mm or batched_mm"
+                f"experts: got eager with backend {self.backend}: its loop over the hit experts depends on "
+                f"values and cannot be one graph; accepted: grouped_mm or batched_mm"
             )
 
     @property

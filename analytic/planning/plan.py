@@ -14,7 +14,7 @@ from analytic.planning.times import Times
 
 ALWAYS: Final = "a next page is always waiting, and the host and image preprocessing take no time"
 ASSUMED: Final = (
-    "one page at a time in vision and prefill, and none of them beside a decode step",
+    "one page at a time in vision and prefill, never during a decode step",
     "all pages in flight decode together at the mean context, to the same number of tokens, with uniform routing",
     ALWAYS,
 )
@@ -143,7 +143,7 @@ def plan(
         if times is not None and times.batch_size is not None and times.batch_size > most:
             raise ValueError(
                 f"record: got times of batches of {times.batch_size}, accepted: at most {most}, which fit of {page.label} "
-                f"in {memory_bytes / 1e9:g} GB; give a record of a smaller --batch-size, or more memory"
+                f"in {memory_bytes / 1e9:g} GB; use a record with a smaller --batch-size, or more memory"
             )
         found = () if times is None else services(alone, times, most)
         pages.append(PagePlan(page=page, fits=fits, services=found))

@@ -41,8 +41,8 @@ def drawn(plan: Plan) -> Figure:
     label(
         axes,
         title=f"{plan.spec.model_variant} {where}: {WORTH[plan.times.source]}",
-        x="pages in flight, up to what fits" if plan.times.batch_size is None else "pages in flight, the measured batch",
-        y=f"pages/s, {plan.mix.new_tokens:,} new token{'' if plan.mix.new_tokens == 1 else 's'} a page",
+        x="pages in flight, up to the limit" if plan.times.batch_size is None else "pages in flight, the measured batch",
+        y=f"pages/s, {plan.mix.new_tokens:,} new token{'' if plan.mix.new_tokens == 1 else 's'} per page",
     )
     legend(axes, columns=2)
     return chart

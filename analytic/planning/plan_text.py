@@ -19,26 +19,26 @@ WIDTH: Final = 124
 
 def lines(found: Plan) -> list[str]:
     """The lines to print, with a memory breakdown if all pages have the same shape."""
-    told = [] if found.times is None else [f"times: {found.times.told}"]
-    told += [_heading(found)]
+    printed = [] if found.times is None else [f"times: {found.times.told}"]
+    printed += [_heading(found)]
     if len(found.pages) == 1:
-        told += _memory_lines(found)
+        printed += _memory_lines(found)
     if found.times is not None:
         sentences = (textwrap.wrap(text, width=WIDTH, subsequent_indent="  ") for text in _sentences(found))
-        told += [*aligned(_rows(found)), *itertools.chain.from_iterable(sentences)]
+        printed += [*aligned(_rows(found)), *itertools.chain.from_iterable(sentences)]
     elif found.device is not None:
-        told.append(f"no pages/s: the datasheet of {found.device} has no dense peak for {found.run.dtype}")
-    return told
+        printed.append(f"no pages/s: the datasheet of {found.device} has no dense peak for {found.run.dtype}")
+    return printed
 
 
 def _heading(found: Plan) -> str:
     where = f"{found.memory_bytes / 1e9:g} GB" + ("" if found.device is None else f" ({found.device})")
-    told = f"{found.spec.model_variant} in {where}, {found.run.dtype}; "
+    start = f"{found.spec.model_variant} in {where}, {found.run.dtype}; "
     new_tokens = f"{found.mix.new_tokens:,} new token{'' if found.mix.new_tokens == 1 else 's'}"
     if len(found.pages) > 1:
-        return f"{told}a mix of {len(found.pages)} shapes of page, {new_tokens} a page; their mean cache has to fit"
+        return f"{start}a mix of {len(found.pages)} page shapes, {new_tokens} per page; their mean cache has to fit"
     page = found.pages[0].page
-    return f"{told}a page: {page.label}, {page.seq_len} positions, {new_tokens}"
+    return f"{start}a page: {page.label}, {page.seq_len} positions, {new_tokens}"
 
 
 def _memory_lines(found: Plan) -> list[str]:
@@ -104,20 +104,22 @@ def _sentences(found: Plan) -> list[str]:
     """The bottleneck, the latency for a user, and the assumptions."""
     chosen = best(found.services)
     if chosen is None:
-        return ["not one page fits beside the weights: no throughput"]
+        return ["no page fits in memory beside the weights: no throughput"]
     parts = ", ".join(f"{stage} {share:.0%}" for stage, share in chosen.shares.items())
     waits = f"a first token after {_seconds(chosen.ttft_s)}"
     if chosen.tpot_s is not None:
         waits += f", then one every {_seconds(chosen.tpot_s)}"
-    told = [f"bound by {chosen.bound_by} ({parts} of the device's time); {waits} with {chosen.pages_in_flight:,} in flight"]
+    sentences = [
+        f"bound by {chosen.bound_by} ({parts} of the device's time); {waits} with {chosen.pages_in_flight:,} in flight"
+    ]
     nearly = next(service for service in found.services if service.pages_per_s >= NEARLY * chosen.pages_per_s)
     if nearly.pages_in_flight < chosen.pages_in_flight and nearly.tpot_s is not None:
         more = "; more fit, but lower pages/s" if found.services[-1].pages_in_flight > chosen.pages_in_flight else ""
-        told.append(
-            f"{nearly.pages_in_flight:,} in flight already give {nearly.pages_per_s / chosen.pages_per_s:.0%} of these "
+        sentences.append(
+            f"{nearly.pages_in_flight:,} in flight already reach {nearly.pages_per_s / chosen.pages_per_s:.0%} of these "
             f"pages/s, and a token every {_seconds(nearly.tpot_s)}{more}"
         )
-    return [*told, f"assumed: {'; '.join(found.assumed)}"]
+    return [*sentences, f"assumed: {'; '.join(found.assumed)}"]
 
 
 def _seconds(time_s: float) -> str:

@@ -90,10 +90,10 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
             f"with {_commands('cuda', 1, spec, run, mix.pages, backend='eager')}"
         )
     found = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
-    asked = {"preset": spec.model_variant, **{name: getattr(run, name) for name in _KERNELS}}
+    planned = {"preset": spec.model_variant, **{name: getattr(run, name) for name in _KERNELS}}
     for field, value in found.items():
-        if asked[field] != value:
-            raise ValueError(f"{field}: got {asked[field]}, accepted: {value}, which {file} timed; add --{field} {value}")
+        if planned[field] != value:
+            raise ValueError(f"{field}: got {planned[field]}, accepted: {value}, which {file} timed; add --{field} {value}")
     times = RecordedTimes(loaded, file=str(file))
     require_device("record", str(file), measured_on=times.device_name, device=device)
     missing = times.missing(mix)
@@ -124,7 +124,7 @@ def _checked(file: Path) -> dict[str, Any]:
         )
     problems = stored.violations(loaded, schema)
     if problems:
-        raise ValueError(f"record: got {file}, accepted: what fits schemas/{schema}: {'; '.join(problems)}")
+        raise ValueError(f"record: got {file}, accepted: a record that fits schemas/{schema}: {'; '.join(problems)}")
     return dict(loaded)
 
 

@@ -142,6 +142,6 @@ def require_device(field: str, file: str, *, measured_on: str | None, device: st
     known = None if measured_on is None else hardware.recognized(measured_on)
     if known is None or known.name != device:
         raise ValueError(
-            f"{field}: got {file}, measured on {measured_on or 'a device without a name'}, accepted: what was measured on "
+            f"{field}: got {file}, measured on {measured_on or 'a device without a name'}, accepted: measurements on "
             f"{device}; or give the memory of that device with --memory-gb in place of --device"
         )

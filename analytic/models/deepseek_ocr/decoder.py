@@ -82,7 +82,7 @@ def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
     if largest >= 1 << 63:
         raise ValueError(
             f"batch_size x tokens: got {batch} x {new_tokens} new on {past_tokens} past, accepted: points whose counts fit "
-            f"64 bits; ask for fewer or shorter sequences"
+            f"64 bits; use fewer or shorter sequences"
         )
 
 
