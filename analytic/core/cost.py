@@ -118,7 +118,7 @@ class CostNode:
     parameter_bytes  resident bytes of these
     fused_bytes  traffic of this module as one kernel, weights included; 0 if the parent accounts for it
     held_bytes   activations this module keeps alive while a child runs
-    kv_bytes     KV cache this module leaves behind
+    kv_bytes     KV cache after this module
     copies       names of identical siblings (`layers.1` ... `layers.11`); empty for a single module
     """
 
@@ -154,13 +154,13 @@ class CostNode:
     def _gather(self, sums: _Sums) -> Count:
         """Add this subtree to `sums`; returns its peak of activations."""
         if len(self.copies) < 2:
-            return self._gather_one(sums)
+            return self._gather_single(sums)
         single = _Sums()
-        peak = self._gather_one(single)
+        peak = self._gather_single(single)
         sums.add(single, times=len(self.copies))
         return peak
 
-    def _gather_one(self, sums: _Sums) -> Count:
+    def _gather_single(self, sums: _Sums) -> Count:
         peak: Count = 0
         for op in self.ops:
             sums.add_op(op)

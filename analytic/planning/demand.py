@@ -77,7 +77,7 @@ class ServingDemand:
     left_out: tuple[tuple[int, str, int], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The file (schemas/serving_demand.v1.schema.json)."""
+        """The content of the file (schemas/serving_demand.v1.schema.json)."""
         return {
             "schema_version": "1.0",
             "model": {"model_id": self.spec.model_id, "model_variant": self.spec.model_variant},
@@ -173,7 +173,7 @@ def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
     for spread in spreads(answers):
         within = f"{spread.time_s:g} s" if spread.time_s >= 0.1 else f"{spread.time_s * 1e3:g} ms"
         rows.append(
-            [within, _between(spread.flops_per_s, 1e12), _between(spread.bytes_per_s, 1e9), _those(spread.devices, dtype)]
+            [within, _range(spread.flops_per_s, 1e12), _range(spread.bytes_per_s, 1e9), _device_list(spread.devices, dtype)]
         )
     return rows
 
@@ -245,12 +245,12 @@ def _answer(
     )
 
 
-def _between(ends: tuple[float, float], unit: float) -> str:
+def _range(ends: tuple[float, float], unit: float) -> str:
     low, high = (f"{end / unit:,.3g}" if end < 1e3 * unit else f"{end / unit:,.0f}" for end in ends)
     return low if low == high else f"{low} to {high}"
 
 
-def _those(devices: Sequence[str], dtype: str) -> str:
+def _device_list(devices: Sequence[str], dtype: str) -> str:
     """The devices among those with a unit for `dtype`, listed by inclusion or exclusion, whichever is shorter."""
     able = devices_with(0, 0, dtype)
     missing = [name for name in able if name not in devices]

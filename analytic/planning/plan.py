@@ -67,7 +67,7 @@ class Plan:
         return ASSUMED if self.times.batch_size is None else ASSUMED_OF_BATCHES
 
     def as_json(self) -> dict[str, Any]:
-        """The file (schemas/capacity.v1.schema.json)."""
+        """The content of the file (schemas/capacity.v1.schema.json)."""
         times = self.times
         return {
             "schema_version": "1.0",

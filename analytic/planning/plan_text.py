@@ -47,7 +47,7 @@ def _memory_lines(found: Plan) -> list[str]:
     demands = (("one page", 1, fits.one_page), ("largest batch", fits.batch_size, fits.batch))
     for label, pages, need in (*demands, ("in flight", fits.pages_in_flight, fits.in_flight)):
         parts = () if need is None else need.as_json().values()
-        rows.append([label, _most(pages), *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
+        rows.append([label, _pages(pages), *(f"{part / 1e9:,.3f}" for part in parts), *["-"] * (4 - len(parts))])
     return [*aligned(rows), "in flight: one page at a time in vision and prefill, all of them in decode"]
 
 
@@ -66,9 +66,9 @@ def _rows(found: Plan) -> list[list[str]]:
     rows = [[*heading, "h/million", *([] if price is None else ["cost/million"])]]
     for shape in found.pages:
         page, cells = shape.page, _cells(shape.services, price)
-        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _most(_fits(shape, found)), *cells])
+        rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _pages(_fits(shape, found)), *cells])
     if len(found.pages) > 1:
-        rows.append(["the mix", "1", "", _most(found.pages_in_flight), *_cells(found.services, price)])
+        rows.append(["the mix", "1", "", _pages(found.pages_in_flight), *_cells(found.services, price)])
     return rows
 
 
@@ -78,7 +78,7 @@ def _fits(shape: PagePlan, found: Plan) -> int:
     return shape.fits.batch_size if batches else shape.fits.pages_in_flight
 
 
-def _most(pages: int) -> str:
+def _pages(pages: int) -> str:
     """The number of pages that fit; `at least` if the search stopped at its limit."""
     return f"{'at least ' if pages == MOST_PAGES else ''}{pages:,}"
 

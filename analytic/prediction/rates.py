@@ -100,7 +100,7 @@ class Rates:
         return Ceilings(flops_per_s=self.flops_per_s, bytes_per_s=self.bytes_per_s)
 
     def as_json(self) -> dict[str, Any]:
-        """The file (schemas/rates.v1.schema.json)."""
+        """The content of the file (schemas/rates.v1.schema.json)."""
         names = [field.name for field in fields(self) if field.name != "classes"]
         return {
             "schema_version": "1.0",

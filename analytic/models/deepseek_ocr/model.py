@@ -6,7 +6,7 @@ model.forward_tensor_core_flops()              # the vision stack on this page
 cache = model.start_prefill(context_len=1024, batch_size=1)
 model.start_decode()
 for _ in range(16):
-    model.forward_cal_io()                     # one more token on the present cache
+    model.forward_cal_io()                     # one more token on the current cache
     cache = model.decode_one_token()
 """
 
