@@ -156,7 +156,7 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         (["capacity", "--device", "h200", "--memory-gb", "1e300"], "memory_gb: got 1e+300, accepted: gigabytes from"),
         (["capacity", "--memory-gb", "24", "--prompt-tokens", "-1"], "prompt_tokens: got -1, accepted: a whole number"),
         (["capacity", "--memory-gb", "24", "--crop-grid", "3x3", "--seq-len", "512"], "accepted: at least"),
-        (["sweep", "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a folder that can be"),
+        (["sweep", "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a writable folder"),
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(
