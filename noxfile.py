@@ -121,7 +121,9 @@ def bench_gpu(session: nox.Session) -> None:
     install(session, "[gpu]")
     free = "--no-require-baseline"
     held = [] if free in session.posargs else ["--require-baseline"]
-    session.run("pytest", "benchmarks", "--device", "cuda", *held, *(one for one in session.posargs if one != free))
+    session.run(
+        "pytest", "benchmarks", "--device", "cuda", *held, *(argument for argument in session.posargs if argument != free)
+    )
 
 
 @nox.session

@@ -188,7 +188,7 @@ def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
     for layer in decode["routed_experts"]:
         assert all(2 <= unique <= 4 for unique in layer["unique_experts"])
         assert layer["bound_unique_experts"] == [4, 4]
-    assert "experts touched in a layer and step" in done.stdout
+    assert "experts touched per layer and step" in done.stdout
 
 
 def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
