@@ -115,7 +115,7 @@ def test_a_halved_time_is_impossible() -> None:
     assert impossibilities(possible) == []
     found = "\n".join(impossibilities(taking(possible, *(sample / 2 for sample in TIMED.samples.samples_s))))
     assert "prefill[8]: MFU of 1.33 against the measured ceiling" in found
-    assert "under the floor of 1333.333 ms" in found
+    assert "below the floor of 1333.333 ms" in found
 
 
 def test_a_peak_too_low_is_impossible() -> None:
@@ -152,7 +152,7 @@ def test_a_longer_context_for_mfu_is_not_mistaken_for_impossible_work() -> None:
 def test_fewer_bytes_than_weights_is_impossible() -> None:
     wrong = replace(TIMED, cost=replace(COST, touched_weight_bytes=700))
     assert impossibilities(wrong) == [
-        "prefill[8]: fewer bytes moved than weights touched: the cost is not that of what ran"
+        "prefill[8]: fewer bytes moved than weights touched: the cost does not describe what ran"
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_decode_that_gets_faster_on_a_longer_context_is_impossible() -> None:
     assert falling_decode([short, longer]) == []
     faster = taking(longer, *(sample * 0.5 for sample in TIMED.samples.samples_s))
     assert len(falling_decode([short, faster])) == 1
-    assert "decode[4096]: 1000.000 ms a token, less than 2000.000 ms at 256" in falling_decode([faster, short])[0]
+    assert "decode[4096]: 1000.000 ms per token, less than 2000.000 ms at 256" in falling_decode([faster, short])[0]
     noisy = taking(faster, 0.5, 1.0, 1.0, 1.0, 3.0)
     assert falling_decode([short, noisy]) == []
 
