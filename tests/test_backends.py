@@ -361,7 +361,7 @@ def test_a_stage_that_no_way_has_memory_for_is_said(
     ]
     assert backends.main(arguments) == 1
     said = capsys.readouterr().out
-    assert "decode[64]: no way has enough memory\neager/sdpa/grouped_mm: out of memory" in said
+    assert "decode[64]: every variant ran out of memory\neager/sdpa/grouped_mm: out of memory" in said
     (kept,) = tmp_path.rglob("backends.json")
     (stage,) = json.loads(kept.read_text())["stages"]
     assert (stage["ways"], stage["floor_s"], stage["out_of_memory"]) == ([], None, ["eager/sdpa/grouped_mm"])

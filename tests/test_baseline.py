@@ -130,10 +130,10 @@ def damaged(text: str, kind: str) -> str:
         ("truncated", "not valid JSON"),
         ("newer schema", "schema_version: got '9.0', accepted: 1.0, 2.0"),
         ("no release", "provenance.libraries: transformers: got version 'None', accepted: a release such as"),
-        ("another model", "got a baseline of huge on meta, accepted: of tiny on meta"),
+        ("another model", "got a baseline of huge on meta, accepted: tiny on meta"),
         ("NaN", "not valid JSON (got NaN, accepted: a finite number"),
         ("negative", "executed_flops: -1 is less than the minimum of 0"),
-        ("edited", "prefill[64] contradicts itself, as if it was edited by hand: executed_flops 1,001, its parts 1,000"),
+        ("edited", "prefill[64] is inconsistent, as if edited by hand: executed_flops is 1,001, its parts sum to 1,000"),
         ("empty", "not valid JSON"),
         ("list", "schema_version: got None"),
     ],
@@ -210,14 +210,14 @@ def test_a_difference_says_what_moved_and_why() -> None:
     assert "    kv_bytes: 1,000 -> 2,000 (+100.00%)" in found
     assert "    in lm_head: 1,000 -> 1,100 flops" in found
     assert difference_lines(new, STORED)[0] == "- prefill[65]: gone"
-    assert difference_lines(None, STORED)[0] == "there was no baseline before"
+    assert difference_lines(None, STORED)[0] == "no previous baseline"
 
 
 def test_times_that_moved_are_told_from_work_that_moved() -> None:
     stage = replace(TIMES.stages["decode[64]"], medians_s=(1.1,) * 8, executed_flops=11)
     new = replace(TIMED, timed=replace(TIMES, stages={"decode[64]": stage}))
     assert difference_lines(TIMED, new) == [
-        "decode[64]: time 1,000.000 ms -> 1,100.000 ms (+10.0%); the work changed as well"
+        "decode[64]: time 1,000.000 ms -> 1,100.000 ms (+10.0%); the work changed too"
     ]
     elsewhere = replace(TIMED, timed=replace(TIMES, fingerprint=replace(PLACE, threads=8)))
     assert difference_lines(TIMED, elsewhere)[0] == "not comparable with the old times: threads: 2 against 8"
@@ -225,7 +225,7 @@ def test_times_that_moved_are_told_from_work_that_moved() -> None:
 
 def test_a_baseline_is_shown() -> None:
     shown = "\n".join(show_lines(STORED))
-    assert "tiny on meta, of commit 000000000000, 2025-11-21T09:30:11+00:00, by `nox -s baseline`" in shown
+    assert "tiny on meta, commit 000000000000, 2025-11-21T09:30:11+00:00, by `nox -s baseline`" in shown
     assert "prefill[64]" in shown
     assert "decode[64]" in "\n".join(show_lines(TIMED))
 
@@ -248,7 +248,7 @@ def test_check_names_every_file_that_can_not_be_used(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "--preset", "tiny"], "there is no such baseline"),
+        (["show", "--preset", "tiny"], "no such baseline"),
         (["show", "--device", "tpu"], "--device: got 'tpu', accepted: meta, cpu, cuda"),
         (["show", "--preset", "huge"], "--preset: got 'huge'"),
         (["diff", "no-such-ref"], "REF: got 'no-such-ref', accepted: a commit"),
@@ -264,7 +264,7 @@ def test_a_command_that_can_not_be_done_says_why(
 
 
 def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said, message in ((" M fixtures/validation/bench.py", "the tree is dirty"), (None, "no git checkout")):
+    for said, message in ((" M fixtures/validation/bench.py", "the tree is dirty"), (None, "not a git checkout")):
         monkeypatch.setattr(baselines, "git", lambda *_, said=said: said)
         with pytest.raises(RefusedError, match=message):
             require_clean()
@@ -296,7 +296,7 @@ def test_refresh_measures_prints_and_replaces(tmp_path: Path, two_points: None, 
     )
     text = path_of("meta", "tiny", tmp_path).read_text()
     assert run(tmp_path, "refresh", "--preset", "tiny") == 0
-    assert "left as it is" in capsys.readouterr().out
+    assert "unchanged" in capsys.readouterr().out
     assert path_of("meta", "tiny", tmp_path).read_text() == text
 
 
@@ -326,17 +326,17 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
     assert run(tmp_path, *arguments) == 0
     assert find("cpu", "tiny", tmp_path).timed == TIMES
     assert run(tmp_path, *arguments, "--preset", "deepseek-ocr-v1-base") == 2
-    assert "got times of tiny on cpu, accepted: of deepseek-ocr-v1-base on cpu" in capsys.readouterr().err
+    assert "got times of tiny on cpu, accepted: deepseek-ocr-v1-base on cpu" in capsys.readouterr().err
     compiled = TIMES.as_json()
     compiled["fingerprint"]["backend"] = "compile"
     for stage in compiled["stages"].values():
         stage["peak_bytes"] = None  # compiled graphs do not say it on a CPU
     path.write_text(json.dumps(compiled))
     assert run(tmp_path, *arguments) == 2
-    assert "--noise: got times of backend compile, accepted: of eager" in capsys.readouterr().err
+    assert "--noise: got times of backend compile, accepted: eager" in capsys.readouterr().err
     kept = path_of("cpu", "tiny", tmp_path)
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"timed": compiled}))
-    with pytest.raises(BaselineError, match="got times of backend compile, accepted: of eager; restore it"):
+    with pytest.raises(BaselineError, match="got times of backend compile, accepted: eager; restore it"):
         find("cpu", "tiny", tmp_path)
 
 

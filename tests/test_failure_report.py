@@ -69,14 +69,14 @@ def test_the_report_begins_with_the_verdict_in_words_and_ends_with_what_to_do() 
     text = report([EQUAL, SLOWER, more_work("prefill[64]")], CONTEXT, require_baseline=False)
     lines = text.splitlines()
     assert lines[0] == (
-        "**2 of 3 benchmarks are not what was accepted: prefill[64] more work (executed_flops +10.00%); "
+        "**2 of 3 benchmarks differ from the baseline: prefill[64] more work (executed_flops +10.00%); "
         "decode[1024] slower by 7.0%.**"
     )
     assert lines[-2:] == [
         "Reproduce the worst: `pytest benchmarks --seq-len 1024 -k 'prefill[64]'`",
-        "Accept, if it is meant: `nox -s baseline -- refresh`, and commit the diff of `baselines/`.",
+        "If the change is intended, accept it: `nox -s baseline -- refresh`, and commit the diff of `baselines/`.",
     ]
-    assert "Changed in the environment since the baseline: torch 2.12.0 -> 2.13.0." in lines
+    assert "Environment changes since the baseline: torch 2.12.0 -> 2.13.0." in lines
     assert len(lines) < 30
 
 
@@ -111,13 +111,13 @@ def test_what_changed_can_be_accepted_beside_what_ran_with_other_kernels() -> No
     judged = [more_work("prefill[64]"), other_way("backend: eager against compile")]
     lines = report(judged, CONTEXT, require_baseline=True).splitlines()
     assert lines[-2].endswith("run without `--backend compile`.")
-    assert lines[-1].startswith("Accept, if it is meant: ")
+    assert lines[-1].startswith("If the change is intended, accept it: ")
 
 
 @pytest.mark.parametrize("reason", ["threads: 2 against 8", "batch_size: 1 against 2"])
 def test_another_place_is_no_switch(reason: str) -> None:
     lines = report([other_way(reason)], CONTEXT, require_baseline=True).splitlines()
-    assert lines[-1].startswith("Accept, if it is meant: ")
+    assert lines[-1].startswith("If the change is intended, accept it: ")
 
 
 def test_a_changed_benchmark_names_quantities_work_first_and_what_moved_most() -> None:
@@ -144,7 +144,7 @@ def test_one_unit_is_shown_as_one_unit() -> None:
 def test_many_failures_stay_short() -> None:
     judged = [more_work(f"prefill[{number}]", got=1_000 + number) for number in range(1, 60)]
     text = report(judged, CONTEXT, require_baseline=False)
-    assert text.startswith("**59 of 59 benchmarks are not what was accepted: ")
+    assert text.startswith("**59 of 59 benchmarks differ from the baseline: ")
     assert "- and 54 more: " in text
     assert len(text) < 6_000
     assert text.index("`prefill[59]`") < text.index("`prefill[58]`")

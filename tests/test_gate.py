@@ -303,7 +303,7 @@ def test_stored_noise_that_is_too_large_is_said_and_far_off_is_still_found() -> 
     noisy = stage_of(*[0.95, 1.05] * 5)
     # standard deviation of the logarithms 0.0528, times sqrt(1.1) and t(99%, 9) = 2.821: 16.9%
     verdict = judged_by_time("decode[64]", noisy, timed_of(1.06), threshold=0.05)
-    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "noise ±16.9% against 5.0% asked")
+    assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "noise ±16.9%, too large for a threshold of 5.0%")
     assert judged_by_time("decode[64]", noisy, timed_of(1.5), threshold=0.05).outcome is Outcome.SLOWER
     few = judged_by_time("decode[64]", stage_of(1.0, 1.0, 1.0), timed_of(2.0), threshold=0.05)
     assert few.reason == "the baseline holds 3 processes, accepted: at least 8"
@@ -316,10 +316,10 @@ def test_a_slowdown_is_split_into_work_and_efficiency() -> None:
     verdict = judged_by_time("decode[64]", STEADY, replace(timed_of(1.1025), counted=ran), threshold=0.05)
     text = explain(verdict)
     assert "(+10.3%, 99% within" in text
-    assert "+5.0% more work, +5.0% lower efficiency (time a FLOP); 105 operators where 100 were (+5.0%)" in text
+    assert "+5.0% more work, +5.0% lower efficiency (time per FLOP); 105 operators where 100 were (+5.0%)" in text
     larger = SimpleNamespace(executed_flops=8_000, operator_calls=100, peak_bytes=60)
     memory = judged_by_time("decode[64]", STEADY, replace(timed_of(1.0), counted=larger), threshold=0.05)
-    assert (memory.outcome, memory.reason) == (Outcome.CHANGED, "peak of activations +20.0% against 5.0% accepted")
+    assert (memory.outcome, memory.reason) == (Outcome.CHANGED, "peak activations +20.0%, accepted 5.0%")
 
 
 def timed_gate(place: Fingerprint, version: str = "0" * 8) -> TimedGate:

@@ -51,10 +51,10 @@ def test_a_broken_baseline_is_one_failure_a_benchmark_and_a_report(tmp_path: Pat
     xml = tmp_path / "junit.xml"
     done = run(*ONE_POINT, "--baseline-dir", str(baselines), "--output-dir", str(tmp_path / "out"), f"--junitxml={xml}")
     assert done.returncode == 1, done.stdout
-    assert "**1 of 2 benchmarks are not what was accepted: prefill[256] more work (executed_flops +" in done.stdout
+    assert "**1 of 2 benchmarks differ from the baseline: prefill[256] more work (executed_flops +" in done.stdout
     assert "moved most: lm_head +0.30% FLOPs" in done.stdout
     assert "-k 'prefill[256]'" in done.stdout
-    assert f"Accept, if it is meant: `nox -s baseline -- refresh --baseline-dir {baselines}`" in done.stdout
+    assert f"If the change is intended, accept it: `nox -s baseline -- refresh --baseline-dir {baselines}`" in done.stdout
     suite = ElementTree.parse(xml).getroot()[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
     (report,) = (tmp_path / "out").rglob("report.md")
@@ -93,7 +93,7 @@ def test_a_benchmark_that_is_gone_fails_a_whole_run(tmp_path: Path, baselines: P
     done = run(*whole)
     assert done.returncode == 1, done.stdout
     assert "1 passed" in done.stdout
-    assert "prefill[300]` missing: in deepseek-ocr-v1-base.json, and no longer measured" in done.stdout
+    assert "prefill[300]` missing: in deepseek-ocr-v1-base.json, but no longer measured" in done.stdout
     # a run that asks for less misses nothing
     assert run(*whole, "--seq-len", "256").returncode == 0
 

@@ -76,8 +76,8 @@ def test_a_metric_that_the_gpu_does_not_have_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got no table with the columns Name, Instances, Total Time .* It said last: nothing"),
-        ("==ERROR== no permission", "It said last: ==ERROR== no permission"),
+        ("", "got no table with the columns Name, Instances, Total Time .* Its last output: none"),
+        ("==ERROR== no permission", "Its last output: ==ERROR== no permission"),
         (NSYS.splitlines()[3], "got a table without kernels: nothing ran on the GPU inside the decode window"),
         (NSYS.replace('"6000","1"', '"many","1"'), r"Total Time \(ns\): got 'many', accepted: a number"),
         (NSYS.replace('"6000","1"', '"0","1"'), r"Total Time \(ns\): got '0', accepted: nanoseconds above 0"),

@@ -60,7 +60,7 @@ def test_runs_of_separate_runners_become_one_folder(
     assert "3 points of 2 runs" in printed
     assert "measured by more than one run, equal in every exact quantity: 1 point\n" in printed
     assert "baseline: FAILED: " in printed
-    assert "**1 of 6 benchmarks are not what was accepted: prefill[1024] more work" in printed
+    assert "**1 of 6 benchmarks differ from the baseline: prefill[1024] more work" in printed
     (folder,) = (path.parent for path in (tmp_path / "out").glob("2*/merged.json"))
     joined = record.read(folder / "record.json")
     assert [(one["stage"], one["point"]) for one in joined["points"]] == [

@@ -188,7 +188,7 @@ def test_what_fails_is_said_in_one_sentence(
             "echo ==ERROR== ERR_NVGPUCTRPERM; exit 1",
             "ncu failed with code 1: ==ERROR== ERR_NVGPUCTRPERM; let this user read",
         ),
-        ("exit 0", "ncu: the window did not say what it ran: it said nothing"),
+        ("exit 0", "ncu: the window printed no result: no output"),
         (f"echo '{SAID}{json.dumps(decode_window.asdict(WINDOW))}'", "ncu: captured nothing of the range decode_window"),
     ],
 )

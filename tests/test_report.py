@@ -93,7 +93,7 @@ def test_the_page_says_what_the_record_does(record: dict[str, Any]) -> None:
         "1 changed",
     ):
         assert words in read.text, words
-    assert "1 of 12 benchmarks are not what was accepted: prefill[1024] more work" in read.text
+    assert "1 of 12 benchmarks differ from the baseline: prefill[1024] more work" in read.text
     assert "pytest benchmarks --device cpu --preset tiny --seq-len 1024" in read.text
     headings = (
         "What failed",
