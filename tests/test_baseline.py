@@ -204,7 +204,7 @@ def test_a_difference_says_what_moved_and_why() -> None:
         "prefill[65]": POINT,
     }
     new = replace(STORED, exact=replace(STORED.exact, points=points))
-    assert difference_lines(STORED, STORED) == ["nothing moved"]
+    assert difference_lines(STORED, STORED) == ["nothing changed"]
     found = difference_lines(STORED, new)
     assert found[:2] == ["+ prefill[65]: new", "prefill[64]: moved in work and memory"]
     assert "    kv_bytes: 1,000 -> 2,000 (+100.00%)" in found
@@ -216,9 +216,7 @@ def test_a_difference_says_what_moved_and_why() -> None:
 def test_times_that_moved_are_told_from_work_that_moved() -> None:
     stage = replace(TIMES.stages["decode[64]"], medians_s=(1.1,) * 8, executed_flops=11)
     new = replace(TIMED, timed=replace(TIMES, stages={"decode[64]": stage}))
-    assert difference_lines(TIMED, new) == [
-        "decode[64]: time 1,000.000 ms -> 1,100.000 ms (+10.0%); the work changed too"
-    ]
+    assert difference_lines(TIMED, new) == ["decode[64]: time 1,000.000 ms -> 1,100.000 ms (+10.0%); the work changed too"]
     elsewhere = replace(TIMED, timed=replace(TIMES, fingerprint=replace(PLACE, threads=8)))
     assert difference_lines(TIMED, elsewhere)[0] == "not comparable with the old times: threads: 2 against 8"
 

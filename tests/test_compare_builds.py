@@ -93,7 +93,7 @@ def test_slower_is_confirmed_and_explained(ratios: Callable[..., None], capsys: 
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert lines[0] == "SLOWER: decode[1024]"
-    assert "+7.0% of time is +5.0% more work and +1.9% lower efficiency" in printed.out
+    assert "+7.0% time: +5.0% from more work, +1.9% from lower efficiency" in printed.out
     assert "operators launched 20 -> 21" in printed.out
     assert f"    {LAYER}: 990 -> 1,040 FLOPs, 19 -> 20 operators" in lines
     assert "again, pair 8" in printed.err
@@ -109,7 +109,7 @@ def test_an_interruption_prints_what_was_learnt(ratios: Callable[..., None], cap
     ratios(KeyboardInterrupt)
     assert main(ONE) == 2
     out = capsys.readouterr().out
-    assert out.startswith("stopped: not all pairs were made")
+    assert out.startswith("stopped: pairs are incomplete")
     assert "decode[1024]" in out
 
 
@@ -196,7 +196,7 @@ def test_other_dependencies_get_an_environment_of_their_own(repository: Path, mo
         assert asked == [build.root]
         assert build.python.name == "python"
         assert build.python != Path(sys.executable)
-    assert said == ["main has other dependencies: installing them"]
+    assert said == ["main has different dependencies: installing them"]
 
 
 PINNED = "torch==2.13.0\npandas==3.1.1\nsympy==1.14.0\n"
@@ -266,4 +266,4 @@ def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None
         amounts=(unsaid[0], unsaid[1]),
     )
     said = "\n".join(compare_builds.explanation(slower))
-    assert "operators launched unknown -> unknown; peak of activations unknown -> unknown bytes" in said
+    assert "operators launched unknown -> unknown; peak activations unknown -> unknown bytes" in said

@@ -99,7 +99,7 @@ def test_glue_that_no_trait_explains_is_named(here: Snapshot) -> None:
     assert left.measured - left.closed_form == 7
     assert (drift.outcome, drift.exit_code) == (DriftOutcome.UNEXPLAINED, 1)
     said = "\n".join(lines(drift))
-    assert "UNEXPLAINED: 1 quantities moved that no known trait explains" in said
+    assert "UNEXPLAINED: 1 changed quantities that no known trait explains" in said
     assert (
         f"prefill[1]: {GATE}: written_bytes of other: closed form {left.closed_form:,}, measured {left.measured:,}" in said
     )
@@ -212,7 +212,7 @@ def test_a_release_that_costs_the_same_says_so(drift: Callable, tmp_path: Path) 
     wheel(tmp_path / "wheels", "transformers", "5.99.0")
     code, said = drift("transformers==5.99.0", "--case", "prefill[1]", "--case", "decode[1]")
     assert code == 0, said
-    assert "SAME: nothing moved" in said
+    assert "SAME: nothing changed" in said
     assert "head: transformers 5.99.0" in said
     (path,) = (tmp_path / "out").rglob("drift.json")
     loaded = json.loads(path.read_text())
@@ -223,10 +223,10 @@ def test_a_release_that_costs_the_same_says_so(drift: Callable, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["transformers==99.0.0"], "drift: transformers==99.0.0: there is no such release for this Python and system"),
+        (["transformers==99.0.0"], "drift: transformers==99.0.0: no such release for this Python and system"),
         (
             ["transformers==5.97.0", "torch==2.99.0"],
-            "drift: transformers==5.97.0 torch==2.99.0: can not be installed together",
+            "drift: transformers==5.97.0 torch==2.99.0: cannot be installed together",
         ),
         (["--case", "prefill[7]", "torch==2.99.0"], "drift: --case: got 'prefill[7]', accepted: vision[gundam-1x2]"),
     ],
@@ -247,7 +247,7 @@ def test_an_index_that_can_not_be_reached_is_said_in_a_sentence(drift: Callable,
     # a port of this machine on which nobody listens
     code, said = drift("transformers==5.98.0", PIP_NO_INDEX="0", PIP_INDEX_URL="http://127.0.0.1:9/simple")
     assert (code, "Traceback" in said) == (2, False), said
-    assert "drift: transformers==5.98.0: the package index can not be reached" in said
+    assert "drift: transformers==5.98.0: the package index cannot be reached" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -203,7 +203,7 @@ def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
     assert page["tokens"] == 3
     assert page["tokens_per_s"] == 3 / page["page_s"]
     assert page["whole_mfu_executed"] > 0
-    assert "ms a token" in done.stdout
+    assert "ms per token" in done.stdout
     traces = sorted(one.name for one in (path.parent / "profile").iterdir())
     label = page["point"]
     assert [name for name in traces if name.startswith("end_to_end")] == [

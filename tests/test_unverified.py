@@ -74,7 +74,7 @@ def test_glue_is_shown_and_not_judged(run_with: Callable, tmp_path: Path) -> Non
     assert code == 0, said
     # of the gate's other operators: launches, bytes read, bytes written
     assert f"{NOTICE} 3 quantities, see {tmp_path / 'out'}" in said
-    assert "~: glue of a framework that is not verified differs at this point; it is shown, not judged" in said
+    assert "~: glue of an unverified framework differs at this point; shown, not judged" in said
     (path,) = (tmp_path / "out").rglob("record.json")
     record = json.loads(path.read_text())
     assert record["framework"] == {

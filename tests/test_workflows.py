@@ -117,7 +117,7 @@ def test_the_canary_prices_the_newest_releases_from_the_pins() -> None:
 REPORT = """# Drift: transformers torch
 
 ```
-UNDESCRIBED: nobody has described these releases; router_weight_dtype explains all that moved
+UNDESCRIBED: no profile describes these releases; router_weight_dtype explains all changes
 base: transformers 5.24.0, torch 2.13.0; head: transformers 5.25.0, torch 2.16.1; 40 cases
 ```
 """
