@@ -281,7 +281,7 @@ def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:
     where = ["--output-dir", str(tmp_path / "out"), str(tmp_path / "bench_stop.py")]
     done = subprocess.run([*command, *options, *where], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "record: not written, the run did not come to its end" in done.stdout
+    assert "record: not written, the run did not finish" in done.stdout
     assert not list(tmp_path.rglob("*.json"))
 
 

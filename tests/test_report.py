@@ -181,7 +181,7 @@ def test_a_run_without_times_has_a_page_that_says_so(record: dict[str, Any]) -> 
     keys = [section.key for section in page_of(run).sections]
     assert "times" not in keys
     assert "roofline" in keys
-    assert verdict_words(run) == ("Passed: 4 of 4 points agree with the closed form.", "Nothing was held to a baseline.")
+    assert verdict_words(run) == ("Passed: 4 of 4 points agree with the closed form.", "Nothing was compared with a baseline.")
 
 
 def test_a_point_that_differs_fails_the_page(record: dict[str, Any]) -> None:
@@ -250,7 +250,7 @@ def test_two_runs_of_the_same_work_are_equal_side_by_side(record: dict[str, Any]
     record["gate"] = None
     page = page_of_pair(*runs(record, lambda other: None))
     assert page.passes
-    assert page.verdict == ("The 4 points that both have are equal in FLOPs, bytes and cache.",)
+    assert page.verdict == ("The 4 shared points are equal in FLOPs, bytes and cache.",)
 
 
 def test_what_moved_between_two_runs_is_marked(record: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ def test_what_moved_between_two_runs_is_marked(record: dict[str, Any]) -> None:
     page = page_of_pair(*runs(record, change))
     sections = {section.key: section for section in page.sections}
     assert not page.passes
-    assert page.verdict[0] == "1 of 3 points that both have differ in FLOPs, bytes or cache."
+    assert page.verdict[0] == "1 of 3 shared points differ in FLOPs, bytes or cache."
     assert page.verdict[1].startswith("Only in 20261121-153605-26722: ")
     assert len(sections["work"].tables[0].marked) == 1
     assert [row[-1] for row in sections["times"].tables[0].rows if row[-1] != "1.000"] == ["2.000"]
