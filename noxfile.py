@@ -1,4 +1,4 @@
-"""The sessions of the project: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one."""
+"""The nox sessions of the project: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one."""
 
 import re
 import shutil
@@ -12,31 +12,31 @@ UV = "uv==0.13.9"
 
 
 def require(session: nox.Session, *needs: str) -> None:
-    """End the session at once, in a sentence, where this machine lacks one of `needs`: gpu, or a tool."""
+    """End the session immediately, with a one-sentence reason, if this machine lacks one of `needs`: gpu, or a tool."""
     said = session.run("python", "-m", "fixtures.config.needs", *needs, silent=True, success_codes=(0, 2), log=False)
     if said:
         session.error(str(said).strip())
 
 
 def device_extra(session: nox.Session) -> str:
-    """The extra that the device asked for takes: [gpu], so that the driver can be asked, for CUDA.
+    """The extra required by the --device option: [gpu], which queries the driver, for CUDA.
 
-    Ends the session at once where it is to run on a CUDA device and there is none.
+    Ends the session immediately if CUDA is requested and there is no CUDA device.
     """
     if not re.search(r"--device[= ]cuda\b", " ".join(session.posargs)):
         return ""
-    if session.name != "baseline":  # what is stored of another machine can be shown on this one
+    if session.name != "baseline":  # baselines of another machine can be shown on this one
         require(session, "gpu")
     return "[gpu]"
 
 
 def install(session: nox.Session, extras: str = "") -> None:
-    """The project with `extras` at their pins, unless nox runs in an environment that is prepared already (--no-venv).
+    """Install the project with `extras` at their pins, unless nox runs in an existing environment (--no-venv).
 
-    Ends the session at once, in a sentence, where constraints.txt is damaged or pyproject.toml asks for something else.
+    Ends the session immediately, with a one-sentence reason, if constraints.txt is damaged or does not fit pyproject.toml.
     """
     if session.virtualenv.is_sandboxed:
-        # by nox's own interpreter: the session's is still empty
+        # run by nox's own interpreter: the session's environment is still empty
         check = (sys.executable, "-m", "fixtures.config.lock", "--check", "--offline")
         said = session.run(*check, silent=True, success_codes=(0, 1, 2), log=False, external=True)
         if said:
@@ -45,9 +45,9 @@ def install(session: nox.Session, extras: str = "") -> None:
 
 
 def run_module(session: nox.Session, name: str, *arguments: str) -> None:
-    """Run a command of the project; its progress, on stderr, stays out of a file that its result is piped to.
+    """Run a command of the project; its progress goes to stderr, so that its output can be piped to a file.
 
-    When interrupted it has the time to say what it learnt, and to remove what it made.
+    When interrupted, it has time to print partial results and to clean up.
     """
     session.run("python", "-m", name, *arguments, stderr=None, interrupt_timeout=30.0)
 
@@ -62,7 +62,7 @@ def profile(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on the CPU, a process a core."""
+    """Run the tests on the CPU, one process per core."""
     install(session, "[tests]")
     session.run("pytest", "-n", "auto", *session.posargs)
 
@@ -84,19 +84,19 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Pin every package in constraints.txt, which keeps what fits: -- --upgrade, --upgrade-package NAME or --check."""
+    """Pin every package in constraints.txt, keeping valid pins: -- --upgrade, --upgrade-package NAME or --check."""
     if session.virtualenv.is_sandboxed:
         session.install("--quiet", UV, "packaging", silent=True, success_codes=(0, 1))
         if shutil.which("uv", path=session.bin) is None:
-            session.error(f"needs {UV}, which can not be installed here: check the network, then try again")
+            session.error(f"needs {UV}, which cannot be installed here: check the network, then try again")
     run_module(session, "fixtures.config.lock", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation as a site, site/index.html, that needs no network; a broken link or anchor fails it."""
+    """Build the documentation site, site/index.html, without network; a broken link or anchor is an error."""
     install(session, "[docs]")
-    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # a notice on the future of mkdocs, on every build
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # suppress the notice on the future of mkdocs
     session.run("mkdocs", "build", "--strict", "--config-file", "docs/site/mkdocs.yml", *session.posargs, env=quiet)
 
 
@@ -109,14 +109,14 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def static_compute(session: nox.Session) -> None:
-    """Parameters and FLOPs of a page by stage and block from torch's own counter; --help after -- lists options."""
+    """Count parameters and FLOPs of a page by stage and block with torch's own counter; -- --help lists options."""
     install(session)
     session.run("python", "-m", "fixtures.cross_check.static_compute", *session.posargs)
 
 
 @nox.session
 def bench_gpu(session: nox.Session) -> None:
-    """Time the full size on the CUDA device, held to stored baselines (-- --no-require-baseline: where there are any)."""
+    """Time the full size on the CUDA device and require stored baselines (-- --no-require-baseline: only if present)."""
     require(session, "gpu")
     install(session, "[gpu]")
     free = "--no-require-baseline"
@@ -128,19 +128,19 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session
 def nsys(session: nox.Session) -> None:
-    """Top kernels of one decode window by time, under Nsight Systems; --help after -- lists options."""
+    """List the top kernels of one decode window by time with Nsight Systems; -- --help lists options."""
     profile(session)
 
 
 @nox.session
 def ncu(session: nox.Session) -> None:
-    """Kernels of one decode window on the roofline and their DRAM bytes, under Nsight Compute; --help lists options."""
+    """Place the kernels of one decode window on the roofline with Nsight Compute; -- --help lists options."""
     profile(session)
 
 
 @nox.session
 def calibrate(session: nox.Session) -> None:
-    """Measure what this device reaches (product, copy, launch) and keep it; -- cpu or cuda."""
+    """Measure and store this device's ceilings (product, copy, launch): -- cpu or cuda."""
     if "cuda" in session.posargs:
         require(session, "gpu")
     install(session)
@@ -149,21 +149,21 @@ def calibrate(session: nox.Session) -> None:
 
 @nox.session
 def baseline(session: nox.Session) -> None:
-    """Accepted results: -- refresh, show, diff [REF] or check; each has --help."""
+    """Manage stored baselines: -- refresh, show, diff [REF] or check; each has --help."""
     install(session, device_extra(session))
     run_module(session, "fixtures.baseline.command", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Pages from records: -- RUN_DIR, -- RUN_A RUN_B side by side, or a folder of runs for its index."""
+    """Make report pages from records: -- RUN_DIR, -- RUN_A RUN_B side by side, or a folder of runs for its index."""
     install(session)
     session.run("python", "-m", "fixtures.report", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def merge(session: nox.Session) -> None:
-    """Join the runs of separate runners into one: -- RUN_DIR... [--whole]; it fails where they disagree."""
+    """Merge separate runs into one: -- RUN_DIR... [--whole]; fails if they disagree."""
     install(session)
     session.run("python", "-m", "fixtures.distributed.merge", *(session.posargs or ["--help"]))
 
@@ -177,56 +177,56 @@ def fleet(session: nox.Session) -> None:
 
 @nox.session
 def noise(session: nox.Session) -> None:
-    """Time the same build in fresh processes, cold and warm, and keep its spread; --help after -- lists options."""
+    """Measure the noise of one build over fresh processes, cold and warm; -- --help lists options."""
     install(session, device_extra(session))
     run_module(session, "fixtures.ab_testing.noise", *session.posargs)
 
 
 @nox.session
 def compare(session: nox.Session) -> None:
-    """Is this checkout slower than another commit? -- BASE_REF [--threshold 5]."""
+    """Test whether this checkout is slower than another commit: -- BASE_REF [--threshold 5]."""
     install(session, device_extra(session))
     run_module(session, "fixtures.ab_testing.compare_builds", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def drift(session: nox.Session) -> None:
-    """What another release costs: -- transformers==5.24.0 [torch==2.14.1], with --device cpu its time too."""
+    """Compare the cost of another release: -- transformers==5.24.0 [torch==2.14.1]; --device cpu adds its time."""
     install(session, device_extra(session))
     run_module(session, "fixtures.drift", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def frameworks(session: nox.Session) -> None:
-    """The exact suite over every pair of known releases: makes docs/verified-releases.md; half an hour, unattended."""
+    """Run the exact suite on every pair of known releases and write docs/verified-releases.md; takes half an hour."""
     install(session)
     run_module(session, "fixtures.drift.pairs", *session.posargs)
 
 
 @nox.session
 def scaling(session: nox.Session) -> None:
-    """Costs against length and views, closed form beside measurement, with plots; --help after -- lists options."""
+    """Plot cost against length and views, closed form against measurement; -- --help lists options."""
     install(session, device_extra(session))
     run_module(session, "fixtures.scaling", *session.posargs)
 
 
 @nox.session
 def backends(session: nox.Session) -> None:
-    """Rank ways to run the model against the floor: eager, compiled, CUDA graphs; --help after -- lists options."""
+    """Rank execution variants against the floor: eager, compiled, CUDA graphs; -- --help lists options."""
     install(session, device_extra(session))
     run_module(session, "fixtures.profiling.backends", *session.posargs)
 
 
 @nox.session
 def predict_study(session: nox.Session) -> None:
-    """Predicted against measured time of every stage, from microbenchmarks of single operators alone."""
+    """Compare predicted and measured time of every stage, predicted from microbenchmarks of single operators."""
     install(session, device_extra(session))
     run_module(session, "fixtures.profiling.predict_study", *session.posargs)
 
 
 @nox.session
 def gate_study(session: nox.Session) -> None:
-    """Measure false alarms and detections of the time gate, beside two usual gates; unattended, under an hour."""
+    """Measure false alarms and detections of the time gate and two common gates; takes under an hour."""
     install(session, device_extra(session))
     run_module(session, "fixtures.ab_testing.gate_study", *session.posargs)
 
@@ -240,6 +240,6 @@ def full_size(session: nox.Session) -> None:
 
 @nox.session
 def workflows(session: nox.Session) -> None:
-    """Check .github/workflows with the actionlint on PATH, which takes shellcheck along where it is there too."""
+    """Check .github/workflows with the actionlint on PATH, which also runs shellcheck if installed."""
     require(session, "actionlint")
     session.run("actionlint", external=True)

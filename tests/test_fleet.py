@@ -91,9 +91,9 @@ def test_a_lost_benchmark_is_run_again_before_the_others_by_a_new_worker() -> No
     assert [(one.benchmark, one.attempt, one.worker, one.reason) for one in tasks.losses] == [
         ("a", 1, "worker 1", "killed")
     ]
-    assert "worker 1 is gone (killed): a is run again, attempt 2" in said
+    assert "worker 1 was lost (killed): a is retried, attempt 2" in said
     assert fleet.loss_lines(tasks) == [
-        "workers lost: 1; benchmarks that were run again: 1",
+        "workers lost: 1; benchmarks retried: 1",
         "  a: attempt 1 was lost with worker 1: killed",
     ]
 
@@ -103,7 +103,7 @@ def test_a_benchmark_that_ends_every_worker_is_given_up_and_the_others_are_done(
     work, said = shift(crew, tasks)
     assert [one.task.benchmark for one in work.work()] == ["b"]
     assert (tasks.given_up, [one.attempt for one in tasks.losses]) == (["a"], [1, 2])
-    assert "worker 2 is gone (killed): a is given up after 2 attempts" in said or "a is given up" in " ".join(said)
+    assert "worker 2 was lost (killed): a is given up after 2 attempts" in said or "a is given up" in " ".join(said)
 
 
 def test_a_fleet_whose_first_worker_does_not_start_ends_with_its_words() -> None:
@@ -124,7 +124,7 @@ def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("fixtures.distributed.tasks.START_S", 0.0)
     crew = Scripted()
     monkeypatch.setattr(crew, "hire", lambda: 0)
-    with pytest.raises(FleetError, match="no worker came within 0 s"):
+    with pytest.raises(FleetError, match="no worker started within 0 s"):
         shift(crew, Tasks(["a"]), workers=1)[0].work()
 
 
@@ -136,9 +136,12 @@ def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         (["--attempts", "0"], "--attempts: got 0, accepted: a whole number of at least 1"),
         (["--gpus-per-worker", "2", "--device", "meta"], "--gpus-per-worker: got 2, accepted: 0, 1"),
         (["--device", "cuda", "--gpus-per-worker", "0", "--address", "x"], "--gpus-per-worker: got 0 for device cuda"),
-        (["--device", "meta", "--accelerator-type", "H200"], "--accelerator-type: got a GPU for workers without one"),
+        (
+            ["--device", "meta", "--accelerator-type", "H200"],
+            "--accelerator-type: got a GPU type for workers without a GPU",
+        ),
         (["--device", "cpu", "--preset", "tiny", "--workers", "2"], "--workers: got 2 for device cpu on this machine"),
-        (["--torch-profile"], "--torch-profile: writes files where a worker runs"),
+        (["--torch-profile"], "--torch-profile: writes files on the worker"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a writable folder"),
     ],
 )
@@ -153,7 +156,7 @@ def test_without_ray_one_sentence_names_the_extra(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert fleet.main(["--device", "meta", "--output-dir", str(tmp_path / "out")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "fleet: Ray is not installed, which places the workers: `pip install -e '.[fleet]'`"
+    assert last == "fleet: Ray, which places the workers, is not installed: `pip install -e '.[fleet]'`"
     assert not (tmp_path / "out").exists()
 
 
@@ -255,8 +258,8 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
     assert fleet.conclude(asked, results, tasks, workers=2, took_s=1.5, command=["nox"]) == 1
     printed = capsys.readouterr().out
     assert "decode[1024]: out of memory" in printed
-    assert "prefill[1024]: given up, no worker came to its end with it" in printed
-    assert "workers lost: 2; benchmarks that were run again: 1" in printed
+    assert "prefill[1024]: given up, every worker that ran it was lost" in printed
+    assert "workers lost: 2; benchmarks retried: 1" in printed
     (path,) = tmp_path.glob("2*/merged.json")
     index = stored.read(path, schema="merged.v1.schema.json")
     assert [one["benchmark"] for one in index["losses"]] == ["vision[gundam-2x1]", "prefill[1024]"]
@@ -347,7 +350,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_is_that_of_one_pr
                 os.kill(int(killed), signal.SIGKILL)
         printed = process.stdout.read()
     assert process.returncode == 0, printed
-    assert "workers lost: 1; benchmarks that were run again: 1" in printed
+    assert "workers lost: 1; benchmarks retried: 1" in printed
     assert f"(pid {killed} on " in printed
     (folder,) = (path.parent for path in (tmp_path / "out").glob("2*/merged.json"))
     index = stored.read(folder / "merged.json", schema="merged.v1.schema.json")
@@ -371,4 +374,4 @@ def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
     ]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=stored.ROOT, check=False)
     assert finished.returncode == 2
-    assert "--address: got '127.0.0.1:1', accepted: that of a running Ray cluster" in finished.stderr
+    assert "--address: got '127.0.0.1:1', accepted: the address of a running Ray cluster" in finished.stderr

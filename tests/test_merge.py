@@ -205,7 +205,7 @@ def test_times_of_several_places_stay_with_their_runs(
     assert command.main([*(str(kept(one, tmp_path)) for one in (here, there)), "--output-dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "another CPU" in printed
-    assert "times of several places do not stand in one record" in printed
+    assert "times from several places do not fit in one record" in printed
     assert f"the runs' environments differ in commit: {whole['environment']['commit']} and {OTHER_COMMIT}" in printed
     (path,) = (tmp_path / "out").glob("2*/merged.json")
     index, joined = json.loads(path.read_text()), record.read(path.parent / "record.json")

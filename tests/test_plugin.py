@@ -163,7 +163,7 @@ def test_a_page_that_does_not_fit_a_default_length_is_said(tmp_path: Path) -> No
     where = ("--output-dir", str(tmp_path))
     done = run("--preset", "tiny", "--crop-grid", "3x3", "--decode-steps", "1", "-k", "vision and not part", *where)
     assert done.returncode == 0, done.stdout
-    assert "no end_to_end[1024]: page gundam-3x3 takes at least 1204 positions" in done.stdout
+    assert "no end_to_end[1024]: page gundam-3x3 needs at least 1204 positions" in done.stdout
 
 
 def test_a_timed_run_shows_and_records_times(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_meta_has_no_times_and_says_so(tmp_path: Path) -> None:
 def test_a_length_without_a_page_is_said(tmp_path: Path) -> None:
     done = run("--preset", "tiny", "--seq-len", "64", "--decode-steps", "1", "--output-dir", str(tmp_path))
     assert done.returncode == 0, done.stdout
-    assert "no end_to_end[64]: page gundam-2x1 takes at least 484 positions" in done.stdout
+    assert "no end_to_end[64]: page gundam-2x1 needs at least 484 positions" in done.stdout
 
 
 def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:

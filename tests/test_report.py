@@ -181,7 +181,10 @@ def test_a_run_without_times_has_a_page_that_says_so(record: dict[str, Any]) -> 
     keys = [section.key for section in page_of(run).sections]
     assert "times" not in keys
     assert "roofline" in keys
-    assert verdict_words(run) == ("Passed: 4 of 4 points agree with the closed form.", "Nothing was compared with a baseline.")
+    assert verdict_words(run) == (
+        "Passed: 4 of 4 points agree with the closed form.",
+        "Nothing was compared with a baseline.",
+    )
 
 
 def test_a_point_that_differs_fails_the_page(record: dict[str, Any]) -> None:

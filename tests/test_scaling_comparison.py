@@ -184,7 +184,7 @@ def test_activations_may_miss_tensors_of_no_weight(gap: int, *, agrees: bool) ->
     found = compared(change)
     assert found.agrees == agrees
     if agrees:
-        assert "only activations, by no more than 65,536 bytes" in told.recommendation(found)
+        assert "only activations differ by more than 0.0%, by at most 65,536 bytes" in told.recommendation(found)
 
 
 def test_utilization_is_work_over_time_and_ceiling() -> None:
@@ -213,7 +213,7 @@ def test_a_datasheet_is_reckoned_with_where_it_is_known() -> None:
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        ({"problems": ["prefill[8]: MFU of 1.50"]}, "can not be believed: prefill[8]: MFU of 1.50"),
+        ({"problems": ["prefill[8]: MFU of 1.50"]}, "timing is implausible: prefill[8]: MFU of 1.50"),
         ({"measured_flops": 7_999_999_999}, "prefill[8]: 7,999,999,999 FLOPs ran where the closed form has 8,000,000,000"),
     ],
 )
