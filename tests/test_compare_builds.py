@@ -175,7 +175,7 @@ def test_a_build_is_a_worktree_that_is_gone_afterwards(repository: Path) -> None
 
 def test_a_commit_without_a_worker_is_refused(repository: Path) -> None:
     with (
-        pytest.raises(BuildError, match=r"accepted: a commit that has fixtures/worker\.py"),
+        pytest.raises(BuildError, match=r"accepted: a commit with fixtures/worker\.py"),
         build_of("main~1", progress=print),
     ):
         pass
