@@ -13,9 +13,9 @@ UV = "uv==0.13.9"
 
 def require(session: nox.Session, *needs: str) -> None:
     """End the session immediately, with a one-sentence reason, if this machine lacks one of `needs`: gpu, or a tool."""
-    said = session.run("python", "-m", "fixtures.config.needs", *needs, silent=True, success_codes=(0, 2), log=False)
-    if said:
-        session.error(str(said).strip())
+    problem = session.run("python", "-m", "fixtures.config.needs", *needs, silent=True, success_codes=(0, 2), log=False)
+    if problem:
+        session.error(str(problem).strip())
 
 
 def device_extra(session: nox.Session) -> str:
@@ -38,9 +38,9 @@ def install(session: nox.Session, extras: str = "") -> None:
     if session.virtualenv.is_sandboxed:
         # run by nox's own interpreter: the session's environment is still empty
         check = (sys.executable, "-m", "fixtures.config.lock", "--check", "--offline")
-        said = session.run(*check, silent=True, success_codes=(0, 1, 2), log=False, external=True)
-        if said:
-            session.error(str(said).strip())
+        problem = session.run(*check, silent=True, success_codes=(0, 1, 2), log=False, external=True)
+        if problem:
+            session.error(str(problem).strip())
         session.install("--quiet", "--constraint", "constraints.txt", "--editable", f".{extras}")
 
 
