@@ -42,7 +42,7 @@ def test_a_damaged_record_has_a_row_that_says_so(tmp_path: Path, text: str) -> N
     page = write_index(tmp_path).read_text()
     assert "20261120-000000-1/report.html" in page
     assert "20261121-000000-1/report.html" not in page
-    assert "not a record" in page or "can not be read" in page
+    assert "not a record" in page or "cannot be read" in page
 
 
 def test_rows_say_passed_or_failed() -> None:
