@@ -88,6 +88,7 @@ def test_glue_is_shown_and_not_judged(run_with: Callable, tmp_path: Path) -> Non
     assert [point["glue_difference_count"] for point in record["points"]] == [3, 2 * 3]
     assert {one["module"] for point in record["points"] for one in point["glue_differences"]} == {GATE}
     page = path.with_name("report.md").read_text().replace("\\_", "_")
+    assert "Passed: 2 of 2 points agree in their architecture; their glue differs and is not judged." in page
     assert "Unverified framework" in page
     assert GATE in page
 
