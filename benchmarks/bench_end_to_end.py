@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fixtures.config.points import Point
-    from fixtures.model.calls import Call, Calls
+    from fixtures.model.timed_calls import Call, Calls
     from fixtures.validation.bench import Bench
     from fixtures.validation.point_result import PointResult
 

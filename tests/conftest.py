@@ -10,8 +10,8 @@ import pytest
 
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from fixtures.config.command_line import DEFAULTS
-from fixtures.config.options import RunOptions
+from fixtures.config.pytest_options import DEFAULTS
+from fixtures.config.run_options import RunOptions
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core a worker: threads of one would spin on the core of another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -75,8 +75,8 @@ def tiny_spec() -> ModelSpec:
 @pytest.fixture(scope="session")
 def subject_on() -> Callable[..., object]:
     """A factory of models under measurement, each built once: `subject_on("meta", "sdpa", "grouped_mm")`."""
+    from fixtures.model.counted_stages import ModelUnderTest
     from fixtures.model.real import build
-    from fixtures.model.stages import ModelUnderTest
 
     @cache
     def make(

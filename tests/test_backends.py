@@ -18,12 +18,12 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
-from fixtures.model.calls import Call, Calls
 from fixtures.model.compiled import Compiler, Graph, entries_of, module_path
+from fixtures.model.counted_stages import ModelUnderTest, rewind, static_cache
 from fixtures.model.real import build, twin
-from fixtures.model.stages import ModelUnderTest, rewind, static_cache
+from fixtures.model.timed_calls import Call, Calls
+from fixtures.op_counter.formulas import UncountedOperatorError
 from fixtures.op_counter.ledger import Ledger
-from fixtures.op_counter.operators import UncountedOperatorError
 from fixtures.profiling import backends
 from fixtures.profiling.agreement import TOLERANCE, Decoded, agreement, decoded
 from fixtures.timing.medians import Fingerprint
@@ -274,7 +274,7 @@ def test_ways_that_can_not_be_are_refused_by_name(options_of: Callable, given: d
 def test_files_of_what_is_timed_need_a_device_that_is(
     options_of: Callable, monkeypatch: pytest.MonkeyPatch, has_cuda: bool
 ) -> None:
-    monkeypatch.setattr("fixtures.config.options._has_cuda", lambda: has_cuda)
+    monkeypatch.setattr("fixtures.config.run_options._has_cuda", lambda: has_cuda)
     switches = {"torch_profile": True, "analytic_hooks": True}
     assert options_of(preset="tiny", device="cpu", **switches).torch_profile
     if has_cuda:

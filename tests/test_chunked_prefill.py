@@ -13,9 +13,9 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout
 from fixtures.adapter import forward_arguments
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.inputs import token_ids
-from fixtures.model.stages import ModelUnderTest
 from fixtures.op_counter.ledger import Ledger
 from fixtures.op_counter.memory import MemoryLedger
 from fixtures.validation.comparison import compare

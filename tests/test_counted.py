@@ -7,9 +7,9 @@ import pytest
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
-from fixtures.model.calls import Call, Calls
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
-from fixtures.model.stages import ModelUnderTest
+from fixtures.model.timed_calls import Call, Calls
 from fixtures.validation.counted_call import counted
 
 

@@ -14,8 +14,8 @@ import nox.registry
 import pytest
 import yaml
 
-from fixtures.config.command_line import add_options
-from fixtures.config.options import RunOptions
+from fixtures.config.pytest_options import add_options
+from fixtures.config.run_options import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))

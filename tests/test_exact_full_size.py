@@ -14,7 +14,7 @@ from analytic.core.execution import FULL_SIZE
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
 from fixtures.adapter import image_tokens_of
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
 from fixtures.model.inputs import page_inputs
 from fixtures.op_counter.ledger import Ledger
 from fixtures.validation.comparison import compare

@@ -8,7 +8,7 @@ import pytest
 from fixtures.baseline.exact import Change
 from fixtures.baseline.failure_report import Context, explain, github_annotations, report, summary
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
-from fixtures.baseline.verdict import Verdict
+from fixtures.baseline.run_verdict import Verdict
 from fixtures.plugin.gates import Gates
 from fixtures.timing.medians import Mismatch
 

@@ -8,8 +8,8 @@ import pytest
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import CropGrid, TokenLayout, gundam
 from fixtures.config.points import Point
-from fixtures.model import stages
-from fixtures.model.stages import Measured, ModelUnderTest
+from fixtures.model import counted_stages as stages
+from fixtures.model.counted_stages import Measured, ModelUnderTest
 from fixtures.op_counter.ledger import Ledger
 from fixtures.validation.bench import Bench
 from fixtures.validation.comparison import compare, group_of

@@ -22,9 +22,9 @@ from fixtures.baseline.gate import ExactGate, TimedGate, judged_by_time
 from fixtures.baseline.judgement import Judgement, Outcome
 from fixtures.baseline.stored import Baseline, Exact, Provenance
 from fixtures.config.points import Point
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
-from fixtures.model.stages import ModelUnderTest
 from fixtures.timing.medians import Fingerprint, Noise, StageNoise
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.validation.bench import Bench

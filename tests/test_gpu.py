@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fixtures.config.options import RunOptions
+from fixtures.config.run_options import RunOptions
 from fixtures.machine.gpu import Gpu, GpuState, gpu_of
 from fixtures.machine.gpu_watch import GpuWatch, gpu_warnings
-from fixtures.model.stages import ModelUnderTest
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.op_counter.memory import allocator_peak_bytes
 from fixtures.plugin import summary
 

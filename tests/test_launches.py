@@ -26,7 +26,7 @@ from analytic.models.deepseek_ocr.sam_attention import SamAttention
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import NoTPTransformerBlock, VisionStack
 from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, TokenLayout, VisionWorkload, gundam
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
 from fixtures.validation.comparison import Quantity, compare
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

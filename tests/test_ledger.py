@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import TokenLayout, gundam
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
 from fixtures.model.inputs import page_inputs, token_ids
-from fixtures.op_counter import operators
+from fixtures.op_counter import formulas as operators
+from fixtures.op_counter.formulas import UncountedOperatorError, storage_bytes
 from fixtures.op_counter.ledger import Ledger
-from fixtures.op_counter.operators import UncountedOperatorError, storage_bytes
 
 
 def flops_of(ledger: Ledger, name: str = "executed_flops") -> int:

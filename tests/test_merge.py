@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
-from fixtures.baseline.verdict import Verdict
+from fixtures.baseline.run_verdict import Verdict
 from fixtures.distributed import merge as command
 from fixtures.distributed.merged import MergeError, Source, joined_environment, merge, of_one_run
 from fixtures.distributed.merged_run import SCHEMA, read_run

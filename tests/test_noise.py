@@ -14,7 +14,7 @@ from fixtures.ab_testing.noise import lines
 from fixtures.ab_testing.worker_process import HERE, WorkerProcess, runs_for
 from fixtures.config.job import Job
 from fixtures.config.stages import TIMED_STAGES
-from fixtures.model.calls import Calls
+from fixtures.model.timed_calls import Calls
 from fixtures.timing.fingerprint import measurement_version
 from fixtures.timing.medians import Noise, StageNoise, log_spread
 from fixtures.validation.counted_call import counted

@@ -12,9 +12,9 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, VisionWorkload, gundam
 from fixtures.config.points import Point
-from fixtures.model import stages
+from fixtures.model import counted_stages as stages
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import CheckpointError, build, config_for
-from fixtures.model.stages import ModelUnderTest
 from fixtures.validation.bench import Bench
 from fixtures.validation.comparison import compare
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from analytic.io import charts, stored
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.planning import demand, sweep
-from fixtures.model.calls import Call
+from fixtures.model.timed_calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
 from fixtures.scaling.alignment import MEASURED
@@ -199,7 +199,7 @@ def test_what_is_timed_follows_from_the_device(monkeypatch: pytest.MonkeyPatch) 
         (True, [], ("cuda", "deepseek-ocr-v1-base", "deepseek-ocr-v1-base")),
         (True, ["--device", "cpu"], ("cpu", "tiny", "deepseek-ocr-v1-base")),
     ):
-        monkeypatch.setattr("fixtures.config.options._has_cuda", lambda cuda=cuda: cuda)
+        monkeypatch.setattr("fixtures.config.run_options._has_cuda", lambda cuda=cuda: cuda)
         options = parsed(arguments).options
         found = options.execution().device, options.spec.model_variant, options.exact_spec.model_variant
         assert found == expected, arguments

@@ -12,6 +12,7 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, gundam
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.model.annotation import analytic_stage
+from fixtures.model.counted_stages import ModelUnderTest, cache_bytes
 from fixtures.model.inputs import page_inputs, token_ids
 from fixtures.model.shadow import (
     LAYERS,
@@ -24,7 +25,6 @@ from fixtures.model.shadow import (
     write_analytic_run_stats,
 )
 from fixtures.model.shadow_stats import AnalyticRunStats
-from fixtures.model.stages import ModelUnderTest, cache_bytes
 from fixtures.op_counter.ledger import Ledger
 
 PAGE = gundam(CropGrid.parse("2x1"))

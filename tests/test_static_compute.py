@@ -230,7 +230,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
     model = {
         "fixtures",
         "fixtures.adapter",
-        "fixtures.config.command_line",
+        "fixtures.config.pytest_options",
         "fixtures.machine.allocator",
         "fixtures.machine.environment",
         "fixtures.model.inputs",

@@ -14,7 +14,7 @@ from analytic.models.deepseek_ocr.workload import MODES
 from analytic.prediction.roofline import Ceilings
 from fixtures.machine.clock import EventClock, clock_for
 from fixtures.model.annotation import UNKNOWN, analytic_stage, current_stage
-from fixtures.model.calls import Call, Calls
+from fixtures.model.timed_calls import Call, Calls
 from fixtures.op_counter.ledger import Ledger
 from fixtures.timing.pages import page_times
 from fixtures.timing.physics import falling_decode, impossibilities

@@ -8,7 +8,7 @@ from pathlib import Path
 from analytic.io import stored
 from fixtures.baseline.failure_report import Context
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
-from fixtures.baseline.verdict import MOST_CHANGES, Verdict
+from fixtures.baseline.run_verdict import MOST_CHANGES, Verdict
 from fixtures.records import record
 from tests.test_failure_report import CONTEXT, EQUAL, NEW, SLOWER, more_work
 
