@@ -13,6 +13,9 @@ import pytest
 
 from analytic.framework import TORCH, TRANSFORMERS, Framework, FrameworkProfile
 from analytic.io import stored
+from fixtures.ab_testing.compare_builds import Compared
+from fixtures.ab_testing.pairs import Pair
+from fixtures.ab_testing.pairwise import PairwiseVerdict
 from fixtures.drift.moved import moved_between
 from fixtures.drift.overlay import asked
 from fixtures.drift.pairs import ReleasePair, page
@@ -160,6 +163,17 @@ def test_the_report_is_written_by_its_schema(here: Snapshot, tmp_path: Path) -> 
     assert stored.violations(loaded, "drift.v1.schema.json") == []
     assert (loaded["outcome"], loaded["unexplained_count"]) == ("unexplained", 1)
     assert "UNEXPLAINED" in paths[1].read_text()
+
+
+def test_times_of_a_single_pair_are_kept_without_an_interval(here: Snapshot, tmp_path: Path) -> None:
+    pair = Pair(base_s=(1.0, 1.1), head_s=(1.2, 1.3), dropped=0)
+    timed = Compared(stage="decode[16]", pairs=(pair,), verdict=PairwiseVerdict.INCONCLUSIVE)
+    drift = replace(drift_of(here, here), times={"decode[16]": timed})
+    paths = write(drift, tmp_path / "out", run_id="run", created="2026-11-26T00:00:00+00:00")
+    (found,) = json.loads(paths[0].read_text())["times"]
+    assert (found["interval"], found["pairs"], found["verdict"]) == (None, 1, "INCONCLUSIVE")
+    assert "decode[16]" in paths[1].read_text()
+    assert (drift_of(here, here).exit_code, drift.exit_code) == (0, 2)  # inconclusive is no answer
 
 
 @pytest.mark.parametrize(
