@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analytic.framework import TORCH, TRANSFORMERS, Framework, FrameworkProfile
+from analytic.framework import TORCH, TRANSFORMERS, FrameworkProfile
 from analytic.io import stored
 from fixtures.ab_testing.compare_builds import Compared
 from fixtures.ab_testing.pairs import Pair
@@ -33,10 +33,6 @@ FEW = [case for case in SUITE if case.name in ("vision[tiny]", "prefill[1]", "de
 def here() -> Snapshot:
     """Three cases of the suite under what is installed."""
     return taken(lambda _: None, suite=FEW)
-
-
-def before_5_24(snapshot: Snapshot) -> FrameworkProfile:
-    return replace(snapshot.framework.profile, transformers=Framework.of("5.23.0", "2.13.0").profile.transformers)
 
 
 def in_prefill(snapshot: Snapshot, change: Callable[[Seen], Seen]) -> Snapshot:
@@ -89,10 +85,12 @@ def test_the_search_finds_every_trait_that_was_changed(here: Snapshot) -> None:
 
 
 def test_the_router_explains_5_24_alone(here: Snapshot) -> None:
-    if here.framework.profile.traits()["router_weight_dtype"] == "float32":
-        found = explained(here, before_5_24(here), suite=FEW)
-        assert found.traits == (Trait(name="router_weight_dtype", before="model", needed="float32"),)
-        assert found.unexplained == ()
+    own = here.framework.profile
+    needed = own.traits()["router_weight_dtype"]
+    other = {"float32": "model", "model": "float32"}[needed]
+    found = explained(here, own.with_trait("router_weight_dtype", other), suite=FEW)
+    assert found.traits == (Trait(name="router_weight_dtype", before=other, needed=needed),)
+    assert found.unexplained == ()
 
 
 def test_glue_that_no_trait_explains_is_named(here: Snapshot) -> None:
