@@ -262,11 +262,11 @@ def test_a_command_that_can_not_be_done_says_why(
 
 
 def test_a_dirty_tree_and_no_tree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said, message in ((" M fixtures/validation/bench.py", "the tree is dirty"), (None, "not a git checkout")):
-        monkeypatch.setattr(baselines, "git", lambda *_, said=said: said)
+    for found, message in (([" M fixtures/validation/bench.py"], "the tree is dirty"), (None, "not a git checkout")):
+        monkeypatch.setattr(baselines, "uncommitted", lambda found=found, **_: found)
         with pytest.raises(RefusedError, match=message):
             require_clean()
-    monkeypatch.setattr(baselines, "git", lambda *_: "")
+    monkeypatch.setattr(baselines, "uncommitted", lambda **_: [])
     require_clean()
 
 
