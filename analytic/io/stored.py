@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from analytic.io.schemas import SCHEMAS as SCHEMAS
+from analytic.io.schemas import violations as violations
+
 ROOT: Final = Path(__file__).resolve().parents[2]
-SCHEMAS: Final = ROOT / "schemas"
 DATA: Final = ROOT / "analytic" / "data"
 
 
@@ -91,32 +93,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def violations(loaded: object, schema: str) -> list[str]:
-    """Violations of `schemas/<schema>` in `loaded`: `key: got value, reason`, at most five; empty if it is valid."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-    from referencing import Registry
-
-    validator = Draft202012Validator(
-        json.loads((SCHEMAS / schema).read_text(encoding="utf-8")),
-        registry=Registry(retrieve=_schema),  # type: ignore[call-arg]  # a field that attrs names, as its docs use it
-    )
-    found = sorted(validator.iter_errors(loaded), key=lambda error: error.json_path)
-    # if several forms are accepted, such as an object or null, report the errors of the nearest one
-    nearest = [best_match([error]) for error in found[:5]]
-    return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
-
-
-def _schema(uri: str) -> Any:
-    """Resolve a schema reference: `urn:dsocr-bench:record:4.0` is record.v4.schema.json."""
-    from referencing import Resource
-
-    *_, name, version = uri.split(":")
-    path = SCHEMAS / f"{name}.v{version.partition('.')[0]}.schema.json"
-    return Resource.from_contents(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _short(message: str, limit: int = 200) -> str:
-    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"

@@ -1,0 +1,170 @@
+"""The JSON Schemas in `schemas/`: what in a value violates one, and the defaults of the properties that it lacks.
+
+A schema refers to another by URN: `urn:dsocr-bench:record:4.0` is record.v4.schema.json. Schemas are read once.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+SCHEMAS: Final = Path(__file__).resolve().parents[2] / "schemas"
+MOST_VIOLATIONS: Final = 5
+
+
+def violations(loaded: object, schema: str) -> list[str]:
+    """Violations of `schemas/<schema>` in `loaded`: `key: got value, reason`, at most five; empty if it is valid."""
+    from jsonschema.exceptions import best_match
+
+    found = sorted(_validator(schema).iter_errors(loaded), key=lambda error: error.json_path)
+    # if several forms are accepted, such as an object or null, report the errors of the nearest one
+    nearest = [best_match([error]) for error in found[:MOST_VIOLATIONS]]
+    return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
+
+
+def filled(loaded: Any, schema: str) -> Any:
+    """`loaded`, which fits `schemas/<schema>`, with the schema's `default` for every optional property that it lacks.
+
+    Also in nested objects, in arrays, through `$ref`, and in the form of an `anyOf` that fits. A property that is present
+    keeps its value, also if that is null. Does not modify its argument.
+    """
+    return _filled(loaded, [_root(schema)])
+
+
+class Applied(NamedTuple):
+    """A schema, and the resolver (of `referencing`) that finds what it refers to."""
+
+    schema: Mapping[str, Any]
+    resolver: Any
+
+
+def _filled(value: Any, schemas: Sequence[Applied]) -> Any:
+    if isinstance(value, dict):
+        applied = [found for schema in schemas for found in _in_place(value, schema)]
+        value = value | {name: item for name, item in _defaults(applied) if name not in value}
+        return {name: _filled(item, _of_property(name, applied)) for name, item in value.items()}
+    if isinstance(value, list):
+        applied = [found for schema in schemas for found in _in_place(value, schema)]
+        return [_filled(item, _of_item(place, applied)) for place, item in enumerate(value)]
+    return value
+
+
+def _in_place(value: dict[str, Any] | list[Any], applied: Applied) -> Iterator[Applied]:
+    """Every schema that applies to `value` itself: `applied`, what it refers to, and the first of its forms that fits."""
+    for found in _referred(applied):
+        yield found
+        for keyword in ("anyOf", "oneOf"):
+            forms = (Applied(form, found.resolver) for form in found.schema.get(keyword, ()))
+            fitting = next((form for form in forms if _fits(value, form)), None)
+            if fitting is not None:
+                yield from _in_place(value, fitting)
+
+
+def _referred(applied: Applied) -> Iterator[Applied]:
+    """`applied`, and every schema that it names by `$ref` or `allOf`."""
+    yield applied
+    if "$ref" in applied.schema:
+        target = applied.resolver.lookup(applied.schema["$ref"])
+        yield from _referred(Applied(target.contents, target.resolver))
+    for part in applied.schema.get("allOf", ()):
+        yield from _referred(Applied(part, applied.resolver))
+
+
+def _fits(value: dict[str, Any] | list[Any], form: Applied) -> bool:
+    """Whether a valid `value` has this form, from its type and its own keys alone."""
+    kind = "object" if isinstance(value, dict) else "array"
+    for schema, _ in _referred(form):
+        if kind not in _types(schema):
+            return False
+        if isinstance(value, dict):
+            known = schema.get("properties", {})
+            if not value.keys() >= set(schema.get("required", ())):
+                return False
+            if schema.get("additionalProperties") is False and not value.keys() <= known.keys():
+                return False
+            if any("const" in known[name] and known[name]["const"] != value[name] for name in known.keys() & value.keys()):
+                return False
+    return True
+
+
+def _types(schema: Mapping[str, Any]) -> Sequence[str]:
+    stated = schema.get("type", ("object", "array"))
+    return (stated,) if isinstance(stated, str) else stated
+
+
+def _defaults(applied: Sequence[Applied]) -> Iterator[tuple[str, Any]]:
+    """Every property of `applied` that has a default, stated at the property or at what it refers to."""
+    for schema, resolver in applied:
+        for name, part in schema.get("properties", {}).items():
+            stated = (found.schema for found in _referred(Applied(part, resolver)))
+            holder = next((found for found in stated if "default" in found), None)
+            if holder is not None:
+                yield name, copy.deepcopy(holder["default"])
+
+
+def _of_property(name: str, applied: Sequence[Applied]) -> Sequence[Applied]:
+    found: list[Applied] = []
+    for schema, resolver in applied:
+        if name in schema.get("properties", {}):
+            found.append(Applied(schema["properties"][name], resolver))
+        elif isinstance(schema.get("additionalProperties"), dict):
+            found.append(Applied(schema["additionalProperties"], resolver))
+    return found
+
+
+def _of_item(place: int, applied: Sequence[Applied]) -> Sequence[Applied]:
+    found: list[Applied] = []
+    for schema, resolver in applied:
+        first = schema.get("prefixItems", ())
+        if place < len(first):
+            found.append(Applied(first[place], resolver))
+        elif isinstance(schema.get("items"), dict):
+            found.append(Applied(schema["items"], resolver))
+    return found
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(_contents(schema), registry=_registry())
+
+
+@cache
+def _root(schema: str) -> Applied:
+    """The whole of a schema, with a resolver for it."""
+    from referencing import Resource
+
+    contents = _contents(schema)
+    return Applied(contents, _registry().resolver_with_root(Resource.from_contents(contents)))
+
+
+@cache
+def _registry() -> Any:
+    """All of `schemas/` by URN."""
+    from referencing import Registry, Resource
+
+    return (
+        Registry()
+        .with_resources(
+            (contents["$id"], Resource.from_contents(contents))
+            for contents in (_contents(path.name) for path in sorted(SCHEMAS.glob("*.schema.json")))
+        )
+        .crawl()
+    )
+
+
+@cache
+def _contents(schema: str) -> Any:
+    return json.loads((SCHEMAS / schema).read_text(encoding="utf-8"))
+
+
+def _short(message: str, limit: int = 200) -> str:
+    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"
