@@ -9,6 +9,8 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
 UV = "uv==0.13.9"
+END_S = 30.0
+"""Time for an interrupted command to write what is finished and to clean up; nox would end it after 0.3 s."""
 
 
 def require(session: nox.Session, *needs: str) -> None:
@@ -49,7 +51,7 @@ def run_module(session: nox.Session, name: str, *arguments: str) -> None:
 
     When interrupted, it has time to print partial results and to clean up.
     """
-    session.run("python", "-m", name, *arguments, stderr=None, interrupt_timeout=30.0)
+    session.run("python", "-m", name, *arguments, stderr=None, interrupt_timeout=END_S)
 
 
 def profile(session: nox.Session) -> None:
@@ -104,7 +106,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Compare closed form and real model; takes the options of `pytest benchmarks`."""
     install(session, device_extra(session))
-    session.run("pytest", "benchmarks", *session.posargs)
+    session.run("pytest", "benchmarks", *session.posargs, interrupt_timeout=END_S)
 
 
 @nox.session
@@ -121,9 +123,8 @@ def bench_gpu(session: nox.Session) -> None:
     install(session, "[gpu]")
     free = "--no-require-baseline"
     held = [] if free in session.posargs else ["--require-baseline"]
-    session.run(
-        "pytest", "benchmarks", "--device", "cuda", *held, *(argument for argument in session.posargs if argument != free)
-    )
+    given = (argument for argument in session.posargs if argument != free)
+    session.run("pytest", "benchmarks", "--device", "cuda", *held, *given, interrupt_timeout=END_S)
 
 
 @nox.session
@@ -172,7 +173,7 @@ def merge(session: nox.Session) -> None:
 def fleet(session: nox.Session) -> None:
     """Run the benchmarks on many workers with Ray: -- [--address ADDRESS] and the options of `pytest benchmarks`."""
     install(session, "[fleet]")
-    session.run("python", "-m", "fixtures.distributed", *session.posargs)
+    session.run("python", "-m", "fixtures.distributed", *session.posargs, interrupt_timeout=END_S)
 
 
 @nox.session

@@ -16,6 +16,7 @@ from analytic.cli.capacity import capacity_command
 from analytic.cli.predict import predict_command
 from analytic.core.execution import DTYPE_BYTES
 from analytic.io import stored
+from analytic.io.ending import ended
 from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
 from analytic.planning.demand import FIRST_TOKEN_S, TOKEN_S
 
@@ -31,10 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"python -m analytic {args.name}: error: {error}", file=sys.stderr)
         return USAGE_ERROR
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader closed the pipe
-        sys.stderr.close()
+    print(text)
     return 0
 
 
@@ -165,4 +163,4 @@ def _choices(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended("python -m analytic", main, sys.argv[1:]))

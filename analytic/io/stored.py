@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from analytic.io.leftovers import temporary_file
 from analytic.io.schemas import SCHEMAS as SCHEMAS
 from analytic.io.schemas import violations as violations
 
@@ -74,15 +75,9 @@ def require_writable(folder: Path, *files: Path) -> None:
 
 def write_at_once(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, through a temporary file beside it. The folder has to exist."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:  # any interruption: leave no partial file behind
-        Path(name).unlink(missing_ok=True)
-        raise
+    with temporary_file(path) as descriptor, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+        os.fchmod(descriptor, 0o666 & ~_umask())
 
 
 def _refuse_constant(name: str) -> float:

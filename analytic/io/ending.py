@@ -1,0 +1,175 @@
+"""How a command ends: interruptions, full disks and lack of memory are a sentence and an exit code, never a traceback.
+
+A signal raises KeyboardInterrupt, so that a command keeps what it has finished and cleans up; a second one ends the process
+at once. What was kept then carries an `Incomplete`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ONE_EVENT_S: Final = 0.5
+"""A signal within this time of the first is the same event: `timeout` sends its signal to the process and to its group."""
+FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
+"""What writing to a full, limited or broken disk fails with."""
+MOST_NAMED: Final = 12
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP asked the process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = signal.Signals(number)
+        super().__init__(f"terminated ({self.number.name})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incomplete:
+    """Why a result is incomplete, and what it lacks, by name."""
+
+    reason: str
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Incomplete | None:
+        """From the field `incomplete` of a stored result."""
+        return None if stored is None else cls(reason=stored["reason"], missing=tuple(stored["missing"]))
+
+    def as_json(self) -> dict[str, Any]:
+        """The field `incomplete` of a stored result."""
+        return {"reason": self.reason, "missing": list(self.missing)}
+
+    def __str__(self) -> str:
+        return f"{self.reason}; missing: {named(self.missing)}"
+
+
+def named(names: Sequence[str]) -> str:
+    """`names` in one line, the first of many."""
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED:,} more"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let the first SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt, and a second end the process at once.
+
+    A signal that the process was started to ignore stays ignored. Outside the main thread, which alone receives signals,
+    nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_s: list[float] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not first_s:
+            first_s.append(time.monotonic())
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        if time.monotonic() - first_s[0] > ONE_EVENT_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """The exit code of `main(arguments)`, the command `name`; whatever ends it early is said in one sentence.
+
+    128 + N for signal N, 1 for a full disk and for lack of memory. An OSError that says nothing of the disk is a fault of
+    the command and passes through.
+    """
+    with stoppable():
+        try:
+            code = main(arguments)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+            _discard_output()
+            return exit_code(BrokenPipeError())
+        except (KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
+            if not is_ending(error):
+                raise
+            say(f"{name}: {reason_of(error)}; nothing more was written")
+            if isinstance(error, OSError):
+                _discard_output()
+            return exit_code(error)
+
+
+def written(name: str, what: str, write: Callable[[], T]) -> T | None:
+    """What `write` returns; None if an OSError kept it from writing `what`, which is then said in one sentence."""
+    try:
+        return write()
+    except OSError as error:
+        say(f"{name}: {what} could not be written: {reason_of(error)}; free some space, or choose another --output-dir")
+        return None
+
+
+def is_ending(error: BaseException) -> bool:
+    """Whether `error` comes from outside the command: a signal, a full disk, lack of memory."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, KeyboardInterrupt) or lacks_memory(error)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether device or host ran out of memory; torch's own errors are recognized without importing it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """What ended the command, in a few words."""
+    if isinstance(error, Terminated):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if lacks_memory(error):
+        return "out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that `error` ended."""
+    if isinstance(error, Terminated):
+        return 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else 1
+
+
+def say(text: str) -> None:
+    """Print a line to the standard error, which may be full or closed itself."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the sentence at the end of a command
+
+
+def _discard_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not try to write it again when it exits."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,119 @@
+"""Temporary files and folders that the next run can tell were left by a killed one, and removes.
+
+A process holds a lock (flock) on each that it uses, and the lock ends with the process, however that ends. One that has a
+name of ours and is not locked was left behind. Names: `dsocr-NAME-....tmp`, hidden beside results.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from analytic.io.ending import say
+
+PREFIX: Final = "dsocr-"
+SUFFIX: Final = ".tmp"
+
+
+@contextmanager
+def temporary_folder(name: str, *, parent: Path | None = None) -> Iterator[Path]:
+    """A folder in the system's folder for temporary files, or hidden in `parent`; removed at the end, unless renamed.
+
+    Those of the same name that killed processes left are removed first, which one line says.
+    """
+    prefix = f"{PREFIX}{name}-" if parent is None else f".{PREFIX}{name}-"
+    if found := clean(Path(tempfile.gettempdir()) if parent is None else parent, prefix):
+        say(removed_line(found))
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=SUFFIX))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if _held(descriptor, folder):
+            break
+        os.close(descriptor)  # taken for a leftover before it was locked
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[int]:
+    """The descriptor of a file that replaces `path` at the end, or is removed if anything goes wrong before."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{PREFIX}{path.stem}-", suffix=SUFFIX)
+        if _held(descriptor, Path(name)):
+            break
+        os.close(descriptor)
+    try:
+        try:
+            yield descriptor
+            os.replace(name, path)  # while it is locked
+        finally:
+            os.close(descriptor)
+    except BaseException:  # any interruption: leave no partial file behind
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def clean(folder: Path, *prefixes: str) -> list[Path]:
+    """Remove the temporary files and folders of ours in `folder` whose process is gone, and return them.
+
+    Only names that begin with one of `prefixes` are looked at. What cannot be locked is left alone.
+    """
+    found = []
+    for prefix in prefixes:
+        for path in sorted(folder.glob(f"{prefix}*{SUFFIX}")):
+            if not path.is_symlink() and _removed(path):
+                found.append(path)
+    return found
+
+
+def clean_runs(output_dir: Path) -> list[Path]:
+    """Remove what killed runs left in `output_dir` and in the folders of its runs, and folders that are empty then."""
+    if not output_dir.is_dir():
+        return []
+    found = clean(output_dir, f".{PREFIX}")
+    for folder in sorted(path for path in output_dir.iterdir() if path.is_dir() and not path.is_symlink()):
+        partial = clean(folder, f".{PREFIX}")
+        found += partial
+        if partial:
+            with suppress(OSError):  # it holds more than that
+                folder.rmdir()
+    return found
+
+
+def removed_line(found: Sequence[Path | str]) -> str:
+    """One line on leftovers that were removed."""
+    return f"removed what a killed run left: {', '.join(map(str, found))}"
+
+
+def _removed(path: Path) -> bool:
+    """Remove `path` if no process holds it; return whether it was removed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # another user's, or just gone
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError:  # in use, or on a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _held(descriptor: int, path: Path) -> bool:
+    """Lock the file at `path`, which has just been made; False if it was removed before that."""
+    with suppress(OSError):  # a file system without locks, on which nothing is cleaned either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_ino == os.fstat(descriptor).st_ino
+    return False
