@@ -1,5 +1,8 @@
 """DeepSeek-OCR: SAM ViT-B and CLIP-L on the views of a page, a projector, a mixture-of-experts decoder.
 
+hf_reading      reading one part of a Hugging Face config, field by field
+hf_fields       every known field of such a config: a size, fixed, or free
+hf_config       which model a Hugging Face config describes, and its dimensions
 spec            dimensions, from a preset or a Hugging Face config
 workload        pages: crop rule, views, image tokens, and the layout of a sequence
 mapping         analytic layer -> class of the real model

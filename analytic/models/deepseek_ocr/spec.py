@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.io import stored
+from analytic.models.deepseek_ocr import hf_config
 
 SCHEMA: Final = "model_spec.v1.schema.json"
 PATCH_PX: Final = 16
@@ -166,74 +167,12 @@ class ModelSpec:
 
     @classmethod
     def from_hf_config(cls, config: Any, *, model_id: str, model_variant: str) -> ModelSpec:
-        """Build from transformers' `UnlimitedOcrConfig` (any object with its attributes; transformers is not imported).
+        """Build from a Hugging Face config: transformers' `UnlimitedOcrConfig`, the vendor's config.json, or its object.
 
-        Raises ValueError for features that are not modelled: sliding attention, decoder biases, grouped routing.
+        Accepts a mapping or an object with the fields as attributes. Raises ValueError for another model, and for every
+        field that is neither in the spec nor known to change no cost.
         """
-        sam, clip, text = config.vision_config.sam_config, config.vision_config.encoder_config, config.text_config
-        _refuse_unmodelled(sam, clip, text)
-        return cls(
-            model_id=model_id,
-            model_variant=model_variant,
-            image_token_id=config.image_token_id,
-            sam=SamSpec(
-                hidden_size=sam.hidden_size,
-                num_layers=sam.num_hidden_layers,
-                num_heads=sam.num_attention_heads,
-                mlp_dim=sam.mlp_dim,
-                patch_size=sam.patch_size,
-                image_size=sam.image_size,
-                window_size=sam.window_size,
-                global_attn_indexes=tuple(sam.global_attn_indexes),
-                neck_channels=sam.output_channels,
-                downsample_channels=(sam.downsample_channels[0], sam.downsample_channels[1]),
-            ),
-            clip=ClipSpec(
-                hidden_size=clip.hidden_size,
-                num_layers=clip.num_hidden_layers,
-                num_heads=clip.num_attention_heads,
-                intermediate_size=clip.intermediate_size,
-                image_size=clip.image_size,
-                patch_size=clip.patch_size,
-            ),
-            text=TextSpec(
-                hidden_size=text.hidden_size,
-                num_layers=text.num_hidden_layers,
-                num_dense_layers=text.mlp_layer_types.count("dense"),
-                num_heads=text.num_attention_heads,
-                num_kv_heads=text.num_key_value_heads,
-                intermediate_size=text.intermediate_size,
-                moe_intermediate_size=text.moe_intermediate_size,
-                n_routed_experts=text.n_routed_experts,
-                num_experts_per_tok=text.num_experts_per_tok,
-                n_shared_experts=text.n_shared_experts,
-                vocab_size=text.vocab_size,
-                max_position_embeddings=text.max_position_embeddings,
-            ),
-        )
-
-
-def _refuse_unmodelled(sam: Any, clip: Any, text: Any) -> None:
-    dense_first = sorted(text.mlp_layer_types)  # "dense" sorts before "sparse"
-    expected = {
-        "text_config.layer_types": (set(text.layer_types), {"full_attention"}),
-        "text_config.mlp_layer_types": (list(text.mlp_layer_types), dense_first),
-        "text_config.attention_bias": (text.attention_bias, False),
-        "text_config.mlp_bias": (text.mlp_bias, False),
-        "text_config.topk_method": (text.topk_method, "greedy"),
-        "text_config.tie_word_embeddings": (text.tie_word_embeddings, False),
-        "text_config.hidden_act": (text.hidden_act, "silu"),
-        "text_config.head_dim": (text.head_dim, text.hidden_size // text.num_attention_heads),
-        "vision_config.encoder_config.hidden_act": (clip.hidden_act, "quick_gelu"),
-        "vision_config.sam_config.hidden_act": (sam.hidden_act, "gelu"),
-        "vision_config.sam_config.num_channels": (sam.num_channels, 3),
-        "vision_config.sam_config.qkv_bias": (sam.qkv_bias, True),
-        "vision_config.sam_config.use_abs_pos": (sam.use_abs_pos, True),
-        "vision_config.sam_config.use_rel_pos": (sam.use_rel_pos, True),
-    }
-    for field, (got, accepted) in expected.items():
-        if got != accepted:
-            raise ValueError(f"{field}: got {got}, accepted: {accepted} (DeepSeek-OCR); no other form is modelled")
+        return cls.from_dict({"model_id": model_id, "model_variant": model_variant, **hf_config.dimensions(config)})
 
 
 def _check_sizes(spec: SamSpec | ClipSpec | TextSpec, skip: tuple[str, ...] = ()) -> None:
