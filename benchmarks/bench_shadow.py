@@ -26,9 +26,9 @@ pytestmark = pytest.mark.speed
 
 
 def spec_of(name: str) -> ModelSpec:
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.registry import load_spec
 
-    tiny = ModelSpec.from_preset("tiny")
+    tiny = load_spec("tiny")
     if name == "tiny":
         return tiny
     text = replace(

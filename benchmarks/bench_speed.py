@@ -30,12 +30,12 @@ def count() -> Callable[[int, int], list[int]]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from analytic.core.execution import Execution
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.registry import load_spec
     from fixtures.adapter import cache_of, forward_arguments
     from fixtures.model.real import build
 
     run = Execution(device="meta", attention="sdpa", experts="batched_mm", dtype="bfloat16")
-    model = build(ModelSpec.from_preset("deepseek-ocr-v1-base"), run)
+    model = build(load_spec("deepseek-ocr-v1-base"), run)
 
     def counted(length: int, cache: Any) -> tuple[int, Any]:
         ids = torch.empty((1, length), dtype=torch.long, device="meta")
@@ -65,10 +65,9 @@ def counter_time_s(count: Callable[[int, int], list[int]]) -> float:
 
 
 def speed_of_the_stateful_root(benchmark: Any, counter_time_s: float, note: Callable[[str], None]) -> None:
-    from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.registry import load_spec, model_of
 
-    root = DeepseekOCRModel.from_spec(ModelSpec.from_preset("deepseek-ocr-v1-base"))
+    root = model_of(load_spec("deepseek-ocr-v1-base"))
 
     def walk() -> None:
         root._window.clear()  # keep nothing from the previous round
@@ -87,10 +86,10 @@ def speed_of_one_call(benchmark: Any, counter_time_s: float, note: Callable[[str
     import numpy as np
 
     from analytic.core.execution import FULL_SIZE
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.registry import load_spec
     from analytic.planning.sweep import evaluate
 
-    spec, lengths = ModelSpec.from_preset("deepseek-ocr-v1-base"), np.array(LENGTHS)
+    spec, lengths = load_spec("deepseek-ocr-v1-base"), np.array(LENGTHS)
     new = np.concatenate([lengths, np.ones(lengths.size * STEPS, dtype=np.int64)])
     past = np.concatenate([0 * lengths, (lengths[:, None] + np.arange(STEPS)).ravel()])
 
@@ -104,10 +103,10 @@ def speed_of_a_million_points(benchmark: Any, note: Callable[[str], None]) -> No
     import numpy as np
 
     from analytic.core.execution import FULL_SIZE
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.registry import load_spec
     from analytic.planning.sweep import evaluate
 
-    spec, rng = ModelSpec.from_preset("deepseek-ocr-v1-base"), np.random.default_rng(1)
+    spec, rng = load_spec("deepseek-ocr-v1-base"), np.random.default_rng(1)
     lengths, batches = rng.integers(1, 8192, 1_000_000), rng.integers(1, 64, 1_000_000)
     benchmark.pedantic(lambda: evaluate(spec, FULL_SIZE, batch_size=batches, new_tokens=lengths, past_tokens=0), rounds=3)
     if benchmark.stats is not None:

@@ -1,4 +1,4 @@
-"""Vision: SAM, CLIP and projector on the views of a page.
+"""Vision: the vision stack on the views of a page, then each of its parts alone.
 
 point       views                     what varies
 gundam-WxH  1 x 1024 px, W*H x 640    number of local views
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
+from fixtures.config.stages import BenchmarkId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,6 @@ def vision(bench: Bench, agrees: Agrees, timed: Timed, vision_point: Point) -> N
 
 
 @pytest.mark.only_timed
-@pytest.mark.parametrize("name", ["sam", "clip", "projector"])
-def part(timed: Timed, vision_point: Point, name: str) -> None:
-    timed(vision_point.label, lambda calls: calls.part(name, vision_point.page))
+def part(timed: Timed, vision_point: Point, part_name: str) -> None:
+    name = str(BenchmarkId(part_name, vision_point.label))
+    timed(vision_point.label, lambda calls: calls.named(name, steps=1))

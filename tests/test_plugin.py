@@ -142,14 +142,17 @@ def test_bad_input_is_named_exits_with_4_and_writes_nothing(tmp_path: Path, argu
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("presets/tiny.json", ["--preset", "tiny"]), ("profiles/dsocr-base-v1.json", ["--profile", "dsocr-base-v1"])],
+    [
+        ("models/deepseek_ocr/presets/tiny.json", ["--preset", "tiny"]),
+        ("data/profiles/dsocr-base-v1.json", ["--profile", "dsocr-base-v1"]),
+    ],
 )
 def test_a_damaged_preset_or_profile_is_named_and_exits_with_4(tmp_path: Path, name: str, arguments: list[str]) -> None:
     for folder in ("analytic", "benchmarks", "fixtures", "schemas"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "conftest.py"):
         shutil.copy(ROOT / file, tmp_path / file)
-    damaged = tmp_path / "analytic" / "data" / name
+    damaged = tmp_path / "analytic" / name
     damaged.write_text(damaged.read_text().replace('"schema_version": "1.0",', ""))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

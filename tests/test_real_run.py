@@ -14,7 +14,8 @@ from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, 
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
-from fixtures.model.real import CheckpointError, build, config_for
+from fixtures.model.deepseek_ocr import config_for
+from fixtures.model.real import CheckpointError, build
 from fixtures.validation.bench import Bench
 from fixtures.validation.comparison import compare
 

@@ -81,9 +81,16 @@ def test_a_room_says_what_its_modules_are_for_and_imports_nothing_itself(room: P
     assert len(ast.parse((room / "__init__.py").read_text(encoding="utf-8")).body) == 1
 
 
+def installed_packages() -> set[str]:
+    """The packages that setuptools finds for an installation."""
+    from setuptools import find_namespace_packages
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    return set(find_namespace_packages(str(ROOT), **settings["packages"]["find"]))
+
+
 def test_every_room_is_installed() -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    assert {f"fixtures.{room.name}" for room in ROOMS} <= set(packages)
+    assert {f"fixtures.{room.name}" for room in ROOMS} | {"fixtures", "schemas"} <= installed_packages()
 
 
 def test_the_closed_form_imports_none_of_them() -> None:
@@ -122,9 +129,8 @@ def test_a_package_of_the_closed_form_says_what_its_modules_are_for(init: Path) 
 def test_the_closed_form_is_installed_whole_and_its_public_names_are_there() -> None:
     import analytic
 
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     inside = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ANALYTIC.rglob("__init__.py")}
-    assert inside <= set(packages)
+    assert inside <= installed_packages()
     assert [getattr(analytic, name).__name__ for name in analytic.__all__] == analytic.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = analytic.Nothing

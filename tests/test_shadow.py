@@ -10,13 +10,13 @@ import torch
 
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, gundam
+from analytic.models.registry import parts
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.model.annotation import analytic_stage
 from fixtures.model.counted_stages import ModelUnderTest, cache_bytes
 from fixtures.model.inputs import page_inputs, token_ids
 from fixtures.model.shadow import (
     LAYERS,
-    VISION,
     ShadowError,
     execution_of,
     get_analytic_run_stats,
@@ -48,8 +48,8 @@ def page_arguments(subject: ModelUnderTest, seq_len: int, batch_size: int = 1) -
 def under(path: str) -> bool:
     return (
         path == "lm_head"
-        or path.startswith((f"{LAYERS}.", *(f"{one}." for one in VISION.values())))
-        or (path in VISION.values())
+        or path.startswith((f"{LAYERS}.", *(f"{part.path}." for part in parts())))
+        or (path in {part.path for part in parts()})
     )
 
 

@@ -28,11 +28,11 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 
 def test_a_damaged_preset_names_file_and_key(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "presets"
-    folder.mkdir()
-    text = (stored.DATA / "presets" / "tiny.json").read_text()
+    folder = tmp_path / "deepseek_ocr" / "presets"
+    folder.mkdir(parents=True)
+    text = stored.path_of("presets", "tiny", field="preset").read_text()
     (folder / "tiny.json").write_text(text.replace('"num_layers": 4', '"num_layers": 0', 1))
-    monkeypatch.setattr(stored, "DATA", tmp_path)
+    monkeypatch.setattr(stored, "MODELS", tmp_path)
     with pytest.raises(ValueError, match=r"tiny\.json: does not fit .*\$\.sam\.num_layers: 0 is less than the minimum"):
         ModelSpec.from_preset("tiny")
 
@@ -81,7 +81,7 @@ def test_encoders_that_do_not_meet_are_refused(tiny_spec: ModelSpec) -> None:
     ],
 )
 def test_a_config_that_is_not_modelled_is_refused(tiny_spec: ModelSpec, part: str, field: str, value: object) -> None:
-    from fixtures.model.real import config_for
+    from fixtures.model.deepseek_ocr import config_for
 
     config = config_for(tiny_spec)
     owner = config

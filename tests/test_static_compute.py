@@ -216,6 +216,9 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
         "analytic.core.checks",
         "analytic.core.execution",
         "analytic.framework",
+        "analytic.models.family",
+        "analytic.models.registry",
+        "analytic.models.deepseek_ocr.family",
         "analytic.models.deepseek_ocr.spec",
         "analytic.io.stored",
         "analytic.models.deepseek_ocr.workload",
@@ -233,6 +236,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
         "fixtures.config.pytest_options",
         "fixtures.machine.allocator",
         "fixtures.machine.environment",
+        "fixtures.model.deepseek_ocr",
         "fixtures.model.inputs",
         "fixtures.model.real",
     }

@@ -17,6 +17,7 @@ from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
 from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.registry import load_spec
 from analytic.planning.mix import Mix
 from analytic.planning.plan import Plan, plan
 from analytic.planning.plan_text import lines
@@ -35,7 +36,7 @@ MOST_GB: Final = 1e9
 
 def capacity_command(args: argparse.Namespace) -> str:
     """Memory, throughput and cost of one page or a mix, as a table or JSON; also files if a folder is given."""
-    spec = ModelSpec.from_preset(args.preset)
+    spec = load_spec(args.preset)
     # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
     memory_bytes = _memory_bytes(args)

@@ -13,8 +13,6 @@ from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.core.execution import Execution
 from analytic.io import table
-from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import (
     MODES,
     CropGrid,
@@ -25,6 +23,7 @@ from analytic.models.deepseek_ocr.workload import (
     parse_page,
     parse_pair,
 )
+from analytic.models.registry import load_spec, model_of
 from analytic.planning import demand
 
 
@@ -34,8 +33,8 @@ def cost_command(args: argparse.Namespace) -> str:
     layout = TokenLayout.of(args.seq_len, page)
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
-    spec, run = ModelSpec.from_preset(args.preset), _execution(args)
-    model = DeepseekOCRModel.from_spec(spec, run=run, logits=args.logits)
+    spec, run = load_spec(args.preset), _execution(args)
+    model = model_of(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
     trees: dict[str, CostNode] = {}
     if page is not None:
@@ -100,7 +99,7 @@ def sweep_command(args: argparse.Namespace) -> str:
     from analytic.planning import sweep
 
     scaled = sweep.scaling(
-        ModelSpec.from_preset(args.preset),
+        load_spec(args.preset),
         _execution(args),
         seq_lens=list(dict.fromkeys(args.seq_lens)),
         decode_steps=args.decode_steps,
@@ -139,7 +138,7 @@ def sweep_command(args: argparse.Namespace) -> str:
 def demand_command(args: argparse.Namespace) -> str:
     """The rates required by a first token and by each further token, over lengths and pages."""
     found = demand.serving_demand(
-        ModelSpec.from_preset(args.preset),
+        load_spec(args.preset),
         _execution(args),
         seq_lens=list(dict.fromkeys(args.seq_lens)),
         pages=_pages(args),

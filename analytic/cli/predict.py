@@ -15,9 +15,9 @@ from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.core.execution import Attention, Execution, Experts
 from analytic.core.shape_class import ShapeClass
 from analytic.io import stored, table
-from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+from analytic.models.registry import load_spec, model_of
 from analytic.prediction import rates
 from analytic.prediction.predict import Predicted, predict
 from analytic.prediction.rates import Rates
@@ -70,9 +70,9 @@ def stage_times(
     TokenLayout.of(seq_len, page)
     whole("decode_steps", decode_steps, most=MOST_STEPS)
     whole("batch_size", batch_size)
-    spec = ModelSpec.from_preset(known.model_variant)
+    spec = load_spec(known.model_variant)
     run = Execution(device="cuda" if known.overlapped else "cpu", attention=attention, experts=experts, dtype=known.dtype)
-    model, found = DeepseekOCRModel.from_spec(spec, run=run), []
+    model, found = model_of(spec, run=run), []
     if page is not None:
         model.start_vision(page, batch_size=batch_size)
         found.append(_stage("vision", [model.forward_cost()], [model.tree()], spec, known))

@@ -14,11 +14,25 @@ from analytic.io.schemas import violations as violations
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = ROOT / "analytic" / "data"
+MODELS: Final = ROOT / "analytic" / "models"
 
 
 def names(folder: str) -> tuple[str, ...]:
-    """The sorted names stored in `presets` or `profiles`."""
-    return tuple(sorted(path.stem for path in (DATA / folder).glob("*.json")))
+    """The sorted names stored in `presets` (in the package of their model) or `profiles`."""
+    return tuple(sorted(_files(folder)))
+
+
+def path_of(folder: str, name: str, *, field: str) -> Path:
+    """The file of the stored object `name` of `folder`. Raises ValueError naming `field` and the known names."""
+    known = _files(folder)
+    if name not in known:
+        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _files(folder: str) -> dict[str, Path]:
+    """Name -> file of everything stored in `folder`."""
+    return {path.stem: path for path in (*DATA.glob(f"{folder}/*.json"), *MODELS.glob(f"*/{folder}/*.json"))}
 
 
 def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
@@ -27,10 +41,7 @@ def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
     Raises ValueError naming `field` and the known names if it is missing, and the file and the offending key if it is
     damaged.
     """
-    known = names(folder)
-    if name not in known:
-        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(known)}")
-    return read(DATA / folder / f"{name}.json", schema=schema)
+    return read(path_of(folder, name, field=field), schema=schema)
 
 
 def read(path: Path, *, schema: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+from analytic.models.registry import model_of
 from analytic.planning.mix import Mix
 
 MOST_PAGES: Final = 1 << 20
@@ -63,7 +63,7 @@ class PageMemory:
         """Raises ValueError if the page does not fit in the length, and for counts below one."""
         whole("new_tokens", new_tokens)
         TokenLayout.of(seq_len, page)
-        self._model = DeepseekOCRModel.from_spec(spec, run=run)
+        self._model = model_of(spec, run=run)
         self._seq_len, self._new_tokens, self._page = seq_len, new_tokens, page
 
     def of_batch(self, pages: int) -> Demand:

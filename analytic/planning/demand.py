@@ -19,6 +19,7 @@ from analytic.io.table import aligned
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
+from analytic.models.registry import model_of
 from analytic.prediction import hardware
 
 SCHEMA: Final = "serving_demand.v1.schema.json"
@@ -125,7 +126,7 @@ def serving_demand(
     whole("decode_steps", decode_steps, most=MOST_STEPS)
     for field, times in (("first_token_s", first_token_s), ("token_s", token_s)):
         _require_times(field, times)
-    root = DeepseekOCRModel.from_spec(spec, run=run)
+    root = model_of(spec, run=run)
     vision = {page: _vision(root, page, batch_size) for page in pages}
     first, further, left_out = [], [], []
     for seq_len in seq_lens:

@@ -21,9 +21,9 @@ from analytic.core.op import Count
 from analytic.io import stored
 from analytic.models.deepseek_ocr.decoder import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
-from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
+from analytic.models.registry import model_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +178,7 @@ def _quantities(tree: CostNode) -> dict[str, Count]:
 
 
 def _crop(spec: ModelSpec, run: Execution, page: VisionWorkload, batch_size: int) -> dict[str, Any]:
-    root = DeepseekOCRModel.from_spec(spec, run=run)
+    root = model_of(spec, run=run)
     root.start_vision(page, batch_size=batch_size)
     found = _quantities(root.tree())
     return {**page.as_json(), "vision": {name: int(found[name]) for name in PREFILL}}

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.registry import model_of
 from analytic.planning.mix import Mix, PageShare
 from analytic.prediction import hardware
 from analytic.prediction.hardware import DevicePeaks
@@ -66,7 +67,7 @@ class ClosedFormTimes:
     ) -> None:
         self.source, self.told, self.file = source, told, file
         self.batch_size: int | None = None
-        self._root = DeepseekOCRModel.from_spec(spec, run=run)
+        self._root = model_of(spec, run=run)
         self._seconds = seconds
 
     def vision_s(self, page: PageShare) -> float:

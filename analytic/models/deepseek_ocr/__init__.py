@@ -13,4 +13,5 @@ moe             router, routed and shared experts
 decoder         attention with a KV cache, dense and sparse layers, embedding, head
 language_model  one call of the whole decoder
 model           the stateful root: vision, prefill, decode
+family          what the registry is told: names in Hugging Face configs, parts that are timed alone, blocks of reports
 """

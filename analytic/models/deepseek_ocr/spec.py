@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from analytic.core.checks import whole
 from analytic.io import stored
@@ -123,6 +123,8 @@ class TextSpec:
 class ModelSpec:
     """DeepSeek-OCR, or a smaller model of the same architecture."""
 
+    family: ClassVar[str] = "deepseek_ocr"
+
     model_id: str
     model_variant: str
     image_token_id: int
@@ -138,6 +140,16 @@ class ModelSpec:
             )
         if not 0 <= self.image_token_id < self.text.vocab_size:
             raise ValueError(f"image_token_id: got {self.image_token_id}, accepted: 0 to {self.text.vocab_size - 1}")
+
+    @property
+    def encoder_width(self) -> int:
+        """Width of the encoder that runs on the pixels, and of its layer norms."""
+        return self.sam.hidden_size
+
+    @property
+    def head_dims(self) -> tuple[int, ...]:
+        """Every width of an attention head, sorted."""
+        return tuple(sorted({self.sam.head_dim, self.clip.head_dim, self.text.head_dim}))
 
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
