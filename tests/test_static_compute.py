@@ -211,34 +211,17 @@ static_compute.estimate_static_compute(640, 640, 300, spec=ModelSpec.from_preset
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analytic", "fixtures")))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
-    data = {
-        "analytic",
-        "analytic.core.checks",
-        "analytic.core.execution",
-        "analytic.framework",
-        "analytic.models.family",
-        "analytic.models.registry",
-        "analytic.models.deepseek_ocr.family",
-        "analytic.models.deepseek_ocr.spec",
-        "analytic.io.stored",
-        "analytic.models.deepseek_ocr.workload",
+    loaded = set(done.stdout.split())
+    closed_form = {
+        name for name in loaded if name.startswith(("analytic.core.", "analytic.prediction", "analytic.planning"))
     }
-    packages = {"analytic.core", "analytic.io", "analytic.models", "analytic.models.deepseek_ocr"}
-    own = {
-        "fixtures.cross_check.static_compute",
-        "fixtures.cross_check.static_text",
-        "fixtures.cross_check.flop_count",
-        "fixtures.cross_check.inventory",
-    }
-    model = {
-        "fixtures",
-        "fixtures.adapter",
-        "fixtures.config.pytest_options",
-        "fixtures.machine.allocator",
-        "fixtures.machine.environment",
-        "fixtures.model.deepseek_ocr",
-        "fixtures.model.inputs",
-        "fixtures.model.real",
-    }
-    rooms = {"fixtures.config", "fixtures.machine", "fixtures.model", "fixtures.cross_check"}
-    assert set(done.stdout.split()) == data | packages | {"analytic.io.table"} | own | model | rooms
+    assert closed_form == {"analytic.core.checks", "analytic.core.execution"}
+    layers = {"sam", "sam_attention", "vision", "moe", "decoder", "language_model", "model", "mapping"}
+    assert {name for name in loaded if name.rpartition(".")[2] in layers and name.startswith("analytic.")} == set()
+    assert {name for name in loaded if name.startswith(("fixtures.op_counter", "fixtures.validation"))} == set()
+    assert {f"analytic.models.deepseek_ocr.{name}" for name in layers} <= set(analytic_modules())
+
+
+def analytic_modules() -> list[str]:
+    """Every module of the closed form, by its name."""
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "analytic").rglob("*.py")]
