@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.configs import transformers_of
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -121,7 +123,7 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
         (["--batch-size", "two"], "--batch-size: got 'two'"),
         (["--max-relative-error", "-1"], "--max-relative-error: got '-1', accepted: a number of at least 0"),
         (["--checkpoint", "nowhere", "--device", "cpu"], "--checkpoint: got nowhere, accepted: a folder"),
-        (["--checkpoint", ".", "--device", "cpu"], "--checkpoint: got ., accepted: a folder with *.safetensors"),
+        (["--checkpoint", ".", "--device", "cpu"], "--checkpoint: got ., accepted: a folder with config.json and"),
         (["--context-len-mode", "fixed"], "context_len_fixed: got None with context_len_mode 'fixed', accepted: a length"),
         (["--context-len-fixed", "9"], "context_len_fixed: got 9 with context_len_mode 'auto'"),
         (["--warmup-synthetic", "maybe"], "--warmup-synthetic: got 'maybe', accepted: on, off"),
@@ -307,6 +309,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "other").mkdir()
     save_file({"model.norm.weight": torch.ones(64)}, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "other" / "config.json").write_text(json.dumps(transformers_of("tiny")))
     done = run(
         "--preset", "tiny", "--device", "cpu", "--seq-len", "32", "--checkpoint", str(tmp_path / "other"),
         "--output-dir", str(tmp_path / "out"),
