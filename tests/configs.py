@@ -22,7 +22,7 @@ def vendors() -> Config:
 
 def transformers_of(preset: str) -> Config:
     """transformers' config of a preset."""
-    from fixtures.model.real import config_for
+    from fixtures.model.deepseek_ocr import config_for
 
     made: Config = config_for(ModelSpec.from_preset(preset)).to_dict()
     return made

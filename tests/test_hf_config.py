@@ -56,7 +56,7 @@ def test_a_config_of_deepseek_ocr_gives_the_preset(full_spec: ModelSpec, config:
 def test_a_config_of_transformers_gives_the_preset_as_an_object_and_as_its_file(full_spec: ModelSpec) -> None:
     import json
 
-    from fixtures.model.real import config_for
+    from fixtures.model.deepseek_ocr import config_for
 
     made = config_for(full_spec)
     assert spec_of(made) == named(full_spec)
