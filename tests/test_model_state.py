@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.core.cost import CostNode
+from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.core.kvcache import SyntheticKVCache
 from analytic.models.deepseek_ocr.decoder import DecoderShape
@@ -15,7 +15,7 @@ from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, gundam
+from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, gundam
 from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
@@ -313,3 +313,32 @@ def test_a_cache_says_its_bytes() -> None:
     assert cache.extended(2).length == 7
     with pytest.raises(ValueError, match="tokens: got 0"):
         cache.extended(0)
+
+
+def test_a_walk_over_a_page_has_the_cost_of_its_stages_started_one_by_one(tiny_spec: ModelSpec) -> None:
+    page = gundam(CropGrid(columns=2, rows=1))
+    walked = DeepseekOCRModel.from_spec(tiny_spec)
+    calls = [
+        (call.stage, call.context_len, call.cache and call.cache.length, walked.forward_cost())
+        for call in walked.walk(page, seq_len=600, batch_size=2, decode_steps=3)
+    ]
+    alone = DeepseekOCRModel.from_spec(tiny_spec)
+    alone.start_vision(page, batch_size=2)
+    expected: list[tuple[str, int, int | None, Cost]] = [("vision", 0, None, alone.forward_cost())]
+    alone.start_prefill(600, 2)
+    expected.append(("prefill", 0, 600, alone.forward_cost()))
+    alone.start_decode()
+    for before in (600, 601, 602):
+        expected.append(("decode", before, before + 1, alone.forward_cost()))
+        alone.decode_one_token()
+    assert calls == expected
+    assert walked.kv_cache == alone.kv_cache
+
+
+def test_a_walk_without_a_page_begins_with_its_prefill(tiny_spec: ModelSpec) -> None:
+    root = DeepseekOCRModel.from_spec(tiny_spec)
+    assert [call.stage for call in root.walk(None, seq_len=8, batch_size=1, decode_steps=2)] == [
+        "prefill",
+        "decode",
+        "decode",
+    ]

@@ -37,19 +37,16 @@ def cost_command(args: argparse.Namespace) -> str:
     model = model_of(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
     trees: dict[str, CostNode] = {}
-    if page is not None:
-        model.start_vision(batch_size=args.batch_size, workload=page)
-        stages["vision"], trees["vision"] = _stage(model.forward_cost()), model.tree()
-    model.start_prefill(args.seq_len, args.batch_size)
-    stages["prefill"], trees["prefill"] = _stage(model.forward_cost()), model.tree()
-    cache = model.start_decode()
-    trees["decode"] = model.tree()
     steps, listed = [], []
-    for number in range(1, args.decode_steps + 1):
-        context = cache.length
-        steps.append(model.forward_cost())
-        cache = model.decode_one_token()
-        listed.append({"step": number, "context_len": context, **_stage(steps[-1])})
+    for call in model.walk(page, seq_len=args.seq_len, batch_size=args.batch_size, decode_steps=args.decode_steps):
+        cost = model.forward_cost()
+        if call.stage not in trees:
+            trees[call.stage] = model.tree()
+        if call.stage == "decode":
+            steps.append(cost)
+            listed.append({"step": len(steps), "context_len": call.context_len, **_stage(cost)})
+        else:
+            stages[call.stage] = _stage(cost)
     stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
     answer: dict[str, Any] = {
         "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,6 @@ from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.core.execution import Attention, Execution, Experts
 from analytic.core.shape_class import ShapeClass
 from analytic.io import stored, table
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from analytic.models.registry import load_spec, model_of
 from analytic.prediction import rates
@@ -72,20 +71,11 @@ def stage_times(
     whole("batch_size", batch_size)
     spec = load_spec(known.model_variant)
     run = Execution(device="cuda" if known.overlapped else "cpu", attention=attention, experts=experts, dtype=known.dtype)
-    model, found = model_of(spec, run=run), []
-    if page is not None:
-        model.start_vision(page, batch_size=batch_size)
-        found.append(_stage("vision", [model.forward_cost()], [model.tree()], spec, known))
-    model.start_prefill(seq_len, batch_size)
-    found.append(_stage("prefill", [model.forward_cost()], [model.tree()], spec, known))
-    costs, trees = [], []
-    model.start_decode()
-    for _ in range(decode_steps):
-        costs.append(model.forward_cost())
-        trees.append(model.tree())
-        model.decode_one_token()
-    found.append(_stage("decode", costs, trees, spec, known))
-    return found
+    model = model_of(spec, run=run)
+    calls: dict[str, list[tuple[Cost, CostNode]]] = {}
+    for call in model.walk(page, seq_len=seq_len, batch_size=batch_size, decode_steps=decode_steps):
+        calls.setdefault(call.stage, []).append((model.forward_cost(), model.tree()))
+    return [_stage(stage, found, known) for stage, found in calls.items()]
 
 
 def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, args: argparse.Namespace) -> list[str]:
@@ -148,9 +138,9 @@ def predict_command(args: argparse.Namespace) -> str:
     return json.dumps(answer, indent=1)
 
 
-def _stage(name: str, costs: list[Cost], trees: list[CostNode], spec: ModelSpec, known: Rates) -> StageTime:
+def _stage(name: str, calls: Sequence[tuple[Cost, CostNode]], known: Rates) -> StageTime:
     """Floor and predicted time of the mean of one or more calls of a stage."""
-    count = len(costs)
+    count, costs, trees = len(calls), [cost for cost, _ in calls], [tree for _, tree in calls]
     cost = mean_of(costs) if count > 1 else in_sequence(costs)
     floor = floor_s(cost, known.ceilings)
     assert floor is not None, "rates without ceilings"

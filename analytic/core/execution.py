@@ -23,6 +23,11 @@ INSTEAD: Final = {
 """What to do if a backend cannot run on a device."""
 
 
+def usual_dtype(device: str) -> str:
+    """The dtype that a model is run in if none is given: float32 on a CPU, bfloat16 elsewhere."""
+    return "float32" if device == "cpu" else "bfloat16"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Execution:
     """Device, kernels and precision of a run, and the framework whose glue is counted.

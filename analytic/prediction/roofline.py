@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from analytic.core.checks import accept, whole
-from analytic.core.cost import Cost
+from analytic.core.op import Count
 
 ContextLenMode = Literal["auto", "fixed", "max"]
 Convention = Literal["executed", "useful"]
@@ -29,11 +29,22 @@ class Ceilings:
     bytes_per_s: float | None
 
 
+class StageWork(Protocol):
+    """What utilization and the lower bound are computed from: a `Cost`, or the same counts read from a file."""
+
+    @property
+    def executed_flops(self) -> Count: ...
+    @property
+    def useful_flops(self) -> Count: ...
+    @property
+    def fused_bytes(self) -> Count: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedCost:
     """Cost and measured time in seconds of a stage, or of one of its tokens."""
 
-    cost: Cost
+    cost: StageWork
     time_s: float
 
     def __post_init__(self) -> None:
@@ -41,7 +52,7 @@ class TimedCost:
             raise ValueError(f"time_s: got {self.time_s}, accepted: seconds above zero")
 
 
-def floor_s(cost: Cost, ceilings: Ceilings) -> float | None:
+def floor_s(cost: StageWork, ceilings: Ceilings) -> float | None:
     """Roofline lower bound on stage time in seconds: the larger of executed FLOPs over peak and fused bytes over bandwidth.
 
     None if both ceilings are unknown; with only one known, its bound alone.

@@ -12,7 +12,8 @@ for _ in range(16):
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -30,6 +31,15 @@ from analytic.models.deepseek_ocr.workload import VisionWorkload, gundam
 
 Mode = Literal["idle", "vision", "prefill", "decode"]
 DECODE_WINDOW = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageCall:
+    """One forward of a page: its stage, the positions in the cache before it, and the cache after it (None for vision)."""
+
+    stage: Mode
+    context_len: int
+    cache: SyntheticKVCache | None
 
 
 class DeepseekOCRModel(AnalyticLayer):
@@ -161,6 +171,27 @@ class DeepseekOCRModel(AnalyticLayer):
         self._cache = self._cache.extended(1)
         self._stage_cost = None
         return self._cache
+
+    def walk(
+        self, page: VisionWorkload | None, *, seq_len: int, batch_size: int, decode_steps: int, capacity: int | None = None
+    ) -> Iterator[PageCall]:
+        """The forwards of a page in order: vision (if there is a page), prefill, then `decode_steps` tokens.
+
+        The model is in the stage of a call while it is the current item: `forward_cost` and `tree` are those of the call.
+        """
+        if page is not None:
+            self.start_vision(page, batch_size=batch_size)
+            yield PageCall(stage="vision", context_len=0, cache=None)
+        cache = self.start_prefill(seq_len, batch_size, capacity=capacity)
+        yield PageCall(stage="prefill", context_len=0, cache=cache)
+        yield from self.walk_decode(decode_steps)
+
+    def walk_decode(self, steps: int) -> Iterator[PageCall]:
+        """`steps` decoded tokens on the current cache, as `walk` yields them."""
+        before = self.start_decode()
+        for _ in range(steps):
+            yield PageCall(stage="decode", context_len=before.length, cache=before.extended(1))
+            before = self.decode_one_token()
 
     def tree(self, name: str = "") -> CostNode:
         """The cost tree of the current stage, with the module paths of the real model below `name`.
