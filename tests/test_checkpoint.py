@@ -79,7 +79,7 @@ def test_tensors_that_are_not_floats_of_16_or_32_bits_are_refused(full_spec: Mod
     stored = {**BF16, "model.layers.0.mlp.up_proj.weight": dtype}
     with pytest.raises(
         CheckpointError,
-        match=rf"safetensors has tensors that .* \(1\), such as model.layers.0.mlp.up_proj.weight of {dtype}, accepted: BF16,",
+        match=rf"has 1 tensors of another kind, such as model.layers.0.mlp.up_proj.weight of {dtype}, accepted:",
     ):
         check_checkpoint(written(tmp_path, vendors(), stored), full_spec)
 

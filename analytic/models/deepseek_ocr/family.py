@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from analytic.models.deepseek_ocr.hf_config import CONFIGS
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.family import ModelFamily, ModelPart
 
@@ -48,8 +49,8 @@ def _model(spec: ModelSpec, run: Execution, logits: Logits) -> DeepseekOCRModel:
 
 FAMILY: Final = ModelFamily(
     name=ModelSpec.family,
-    model_types=("deepseek_vl_v2", "unlimited_ocr"),
-    architectures=("DeepseekOCRForCausalLM", "UnlimitedOcrForConditionalGeneration"),
+    model_types=tuple(name for form in CONFIGS if form.layout for name in form.model_types),
+    architectures=tuple(name for form in CONFIGS if form.layout for name in form.architectures),
     parts=(
         ModelPart(name="sam", title="SAM", path="model.vision_tower.sam_encoder", layer=_sam),
         ModelPart(name="clip", title="CLIP", path="model.vision_tower.vision_encoder", layer=_clip),

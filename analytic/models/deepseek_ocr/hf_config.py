@@ -24,7 +24,7 @@ VENDORS_SAM: Final = {"image_size": 1024, "patch_size": 16, "window_size": 14, "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
+class ConfigKind:
     """A model that a config is recognised as, by its `architectures` or its `model_type`.
 
     layout  how its config is laid out; None if it is known by name only and not modelled
@@ -36,54 +36,54 @@ class Family:
     model_types: tuple[str, ...]
 
 
-FAMILIES: Final = (
-    Family(
+CONFIGS: Final = (
+    ConfigKind(
         name=NAME,
         layout="transformers",
         architectures=("UnlimitedOcrForConditionalGeneration",),
         model_types=("unlimited_ocr",),
     ),
-    Family(
+    ConfigKind(
         name=NAME,
         layout="vendor",
         architectures=("DeepseekOCRForCausalLM",),
         model_types=("deepseek_vl_v2", "DeepseekOCR"),
     ),
-    Family(
+    ConfigKind(
         name="Unlimited-OCR",
         layout=None,
         architectures=("UnlimitedOCRForCausalLM",),
         model_types=("unlimited-ocr",),
     ),
-    Family(
+    ConfigKind(
         name="DeepSeek-OCR-2",
         layout=None,
         architectures=("DeepseekOCR2ForCausalLM", "DeepseekOcr2ForConditionalGeneration"),
         model_types=("deepseek_ocr2",),
     ),
-    Family(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
+    ConfigKind(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
 )
 
 
-def family_of(config: Any) -> Family:
+def kind_of(config: Any) -> ConfigKind:
     """The model that `config` describes, by its `architectures`, else by its `model_type`.
 
     Raises ValueError for a config of no known model.
     """
     fields = fields_of(config, "config")
-    names, kind = fields.get("architectures") or [], fields.get("model_type")
+    names, model_type = fields.get("architectures") or [], fields.get("model_type")
     for name in names if isinstance(names, list) else [names]:
-        for family in FAMILIES:
-            if name in family.architectures:
-                return family
+        for kind in CONFIGS:
+            if name in kind.architectures:
+                return kind
     if not names:
-        for family in FAMILIES:
-            if kind in family.model_types:
-                return family
-    known = ", ".join(name for family in FAMILIES if family.layout for name in family.architectures)
+        for kind in CONFIGS:
+            if model_type in kind.model_types:
+                return kind
+    known = ", ".join(name for kind in CONFIGS if kind.layout for name in kind.architectures)
     raise ValueError(
-        f"architectures: got {shown(names or None)} with model_type {shown(kind)}, accepted: {known}; give the config of "
-        f"a {NAME}"
+        f"architectures: got {shown(names or None)} with model_type {shown(model_type)}, accepted: {known}; give "
+        f"the config of a {NAME}"
     )
 
 
@@ -93,12 +93,12 @@ def dimensions(config: Any) -> dict[str, Any]:
     Raises ValueError, naming the field, its value and what is accepted, for another model and for every field that is
     neither a dimension, nor known to change no cost, nor as in DeepSeek-OCR.
     """
-    family = family_of(config)
-    if family.layout is None:
-        raise ValueError(f"config: recognised as {family.name}; not modelled, accepted: a config of {NAME}")
-    sizes = read(config, VENDOR if family.layout == "vendor" else TRANSFORMERS)
+    kind = kind_of(config)
+    if kind.layout is None:
+        raise ValueError(f"config: recognised as {kind.name}; not modelled, accepted: a config of {NAME}")
+    sizes = read(config, VENDOR if kind.layout == "vendor" else TRANSFORMERS)
     whole("image_token_id", sizes["image_token_id"], least=0)
-    parts = _of_vendor(sizes) if family.layout == "vendor" else _of_transformers(sizes)
+    parts = _of_vendor(sizes) if kind.layout == "vendor" else _of_transformers(sizes)
     return {"image_token_id": sizes["image_token_id"], **parts}
 
 
