@@ -277,19 +277,6 @@ def test_a_length_without_a_page_is_said(tmp_path: Path) -> None:
     assert "no end_to_end[64]: page gundam-2x1 needs at least 484 positions" in done.stdout
 
 
-def test_an_interrupted_run_writes_no_record(tmp_path: Path) -> None:
-    (tmp_path / "bench_stop.py").write_text(
-        "def decode(bench, agrees, length_point):\n    agrees(bench.prefill(length_point))\n    raise KeyboardInterrupt\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-    options = ["--rootdir", str(ROOT), "-p", "fixtures.plugin.hooks", "--preset", "tiny", "--seq-len", "32"]
-    where = ["--output-dir", str(tmp_path / "out"), str(tmp_path / "bench_stop.py")]
-    done = subprocess.run([*command, *options, *where], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "record: not written, the run did not finish" in done.stdout
-    assert not list(tmp_path.rglob("*.json"))
-
-
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     import torch
 
