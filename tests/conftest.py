@@ -1,10 +1,11 @@
 """Models shared by the tests of a session."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -25,6 +26,10 @@ FILTERS: Final = (
     "default:.*measured? (again|each time):UserWarning",
     "ignore:Dynamo detected a call to a `functools.lru_cache`",
 )
+
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TINY: Final = ("--preset", "tiny", "--device", "meta", "--seq-len", "16", "--decode-steps", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -111,3 +116,30 @@ def static_compute_with() -> Callable[[str], object]:
     from fixtures.cross_check.static_compute import estimate_static_compute
 
     return cache(lambda attention: estimate_static_compute(2339, 1654, 1024, attention=attention))
+
+
+class Ended(NamedTuple):
+    """A session of `pytest benchmarks` in this process."""
+
+    code: int
+    output: str
+    records: list[dict[str, Any]]
+
+
+@pytest.fixture
+def session(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Run `pytest benchmarks` in this process, which has torch loaded: the tiny preset on meta unless lengths are given."""
+
+    def run(*arguments: str, benchmarks: Path = ROOT / "benchmarks", plugins: tuple[object, ...] = ()) -> Ended:
+        for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(ROOT)
+        out = tmp_path / "out"
+        own = ("-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "--capture=no", "--output-dir", str(out))
+        tiny = () if "--seq-len" in arguments else TINY
+        code = pytest.main([*own, str(benchmarks), *tiny, *arguments], plugins=plugins)
+        said = capfd.readouterr()
+        records = [json.loads(path.read_text()) for path in sorted(out.glob("2*/record.json"))]
+        return Ended(int(code), said.out + said.err, records)
+
+    return run

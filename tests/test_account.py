@@ -1,18 +1,14 @@
 """What a session was asked to measure, what it measured, and who left out the rest."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from fixtures.baseline.judgement import Outcome
 from fixtures.plugin.account import Account, Asked, LastRun, LeftOut, account, shortened
+from tests.conftest import Ended
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = ("--preset", "tiny", "--device", "meta", "--seq-len", "16", "--decode-steps", "1")
 ENDED = LastRun(measured=("exact",), state="disabled", by="--benchmark-disable")
 
 
@@ -97,32 +93,6 @@ def test_a_reason_is_one_short_line() -> None:
 def test_an_unknown_state_is_refused(state: str) -> None:
     with pytest.raises(ValueError, match="state: got"):
         LeftOut(benchmark="decode[16]", quantity="time", state=state, by="")
-
-
-class Ended(NamedTuple):
-    """A session of `pytest benchmarks` in this process."""
-
-    code: int
-    output: str
-    records: list[dict[str, Any]]
-
-
-@pytest.fixture
-def session(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    """Run `pytest benchmarks` on the tiny preset on meta, in this process, which has torch loaded already."""
-
-    def run(*arguments: str, benchmarks: Path = ROOT / "benchmarks", plugins: tuple[object, ...] = ()) -> Ended:
-        for name in [name for name in os.environ if name.startswith("PYTEST_")]:
-            monkeypatch.delenv(name)
-        monkeypatch.chdir(ROOT)
-        out = tmp_path / "out"
-        own = ("-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "--capture=no", "--output-dir", str(out))
-        code = pytest.main([*own, str(benchmarks), *TINY, *arguments], plugins=plugins)
-        said = capfd.readouterr()
-        records = [json.loads(path.read_text()) for path in sorted(out.glob("2*/record.json"))]
-        return Ended(int(code), said.out + said.err, records)
-
-    return run
 
 
 def test_what_the_user_narrows_is_not_missing(session: Callable[..., Ended]) -> None:
