@@ -13,6 +13,7 @@ from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.config.pytest_options import DEFAULTS
 from fixtures.config.run_options import RunOptions
+from tests import fresh_process
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core a worker: threads of one would spin on the core of another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """A warning fails a test, and the collection of tests. A run of benchmarks alone does not load this, and shows it."""
     for line in FILTERS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_unconfigure() -> None:
+    """End the process that tests fork theirs from."""
+    fresh_process.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

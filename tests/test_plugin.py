@@ -1,7 +1,6 @@
 """`pytest benchmarks` as a user calls it: points, ids, table, record, and refusals with exit code 4."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -9,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import fresh_process
 from tests.configs import transformers_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def outside_pytest() -> dict[str, str]:
-    """The environment of a process that no pytest has started."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-
-
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=outside_pytest(), check=False)
+    return fresh_process.run("pytest", "-p", "no:cacheprovider", ROOT / "benchmarks", *arguments, cwd=cwd)
 
 
 def collected(*arguments: str) -> list[str]:
@@ -232,7 +226,9 @@ def test_a_benchmark_without_memory_is_reported_and_the_others_go_on(tmp_path: P
     )
     command = [sys.executable, "-c", script, "-p", "no:cacheprovider", str(ROOT / "benchmarks"), *arguments]
     command += ["--output-dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=outside_pytest(), check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=fresh_process.outside_pytest(), check=False
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "prefill[20000000]: out of memory: " in done.stdout
     assert "1 failed, 1 passed" in done.stdout

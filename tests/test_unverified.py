@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analytic.framework import TRANSFORMERS
+from tests import fresh_process
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = "5.99.0"
@@ -53,14 +52,14 @@ def run_with(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         if added is not None:
             (place / "more_work.py").write_text(PLUGIN.format(module=GATE, added=ADDED[added]))
             plugins = ["-p", "more_work"]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+        environment = fresh_process.outside_pytest()
         environment["PYTHONPATH"] = os.pathsep.join((str(place), str(ROOT)))
         command = [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins, str(ROOT / "benchmarks")),
+            *("pytest", "-p", "no:cacheprovider", *plugins, str(ROOT / "benchmarks")),
             *("--preset", "tiny", "--seq-len", "64", "--decode-steps", "2", "-k", "prefill or decode"),
             *("--output-dir", str(tmp_path / "out"), *arguments),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        done = fresh_process.run(*command, environment=environment)
         return done.returncode, done.stdout + done.stderr
 
     return run
