@@ -100,6 +100,10 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
     [
         (["--seq-len", "0"], "--seq-len: got 0, accepted: a whole number of at least 1"),
         (["--seq-len", "-5"], "--seq-len: got -5"),
+        (
+            ["--seq-len", "1000000"],
+            "--seq-len: got 1000000, which with 16 decoded tokens needs 1000016 positions, accepted",
+        ),
         (["--seq-len", "long"], "--seq-len: got 'long', accepted: a whole number"),
         (["--seq-len", "903", "--crop-grid", "2x3"], "--seq-len: got 903, accepted: at least 904 for this page"),
         (["--crop-grid", "0x3"], "--crop-grid: got '0x3'"),

@@ -41,6 +41,9 @@ def capacity_command(args: argparse.Namespace) -> str:
     run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
     memory_bytes = _memory_bytes(args)
     mix = _mix(args)
+    for shape in mix.pages:
+        # the first new token comes from the prefill, and the last is not fed back
+        spec.require_window(f"seq_len of {shape.label}", shape.seq_len, decoded=mix.new_tokens - 1)
     found = plan(
         spec,
         run,

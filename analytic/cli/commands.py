@@ -13,6 +13,7 @@ from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.core.execution import Execution
 from analytic.io import table
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import (
     MODES,
     CropGrid,
@@ -34,6 +35,7 @@ def cost_command(args: argparse.Namespace) -> str:
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
     spec, run = load_spec(args.preset), _execution(args)
+    spec.require_window("seq_len", args.seq_len, decoded=args.decode_steps)
     model = model_of(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
     trees: dict[str, CostNode] = {}
@@ -95,10 +97,11 @@ def sweep_command(args: argparse.Namespace) -> str:
     """The scaling table over sequence lengths and views, written as JSON and CSV."""
     from analytic.planning import sweep
 
+    spec = load_spec(args.preset)
     scaled = sweep.scaling(
-        load_spec(args.preset),
+        spec,
         _execution(args),
-        seq_lens=list(dict.fromkeys(args.seq_lens)),
+        seq_lens=_lengths(args, spec),
         decode_steps=args.decode_steps,
         batch_size=args.batch_size,
         pages=_pages(args),
@@ -134,10 +137,11 @@ def sweep_command(args: argparse.Namespace) -> str:
 
 def demand_command(args: argparse.Namespace) -> str:
     """The rates required by a first token and by each further token, over lengths and pages."""
+    spec = load_spec(args.preset)
     found = demand.serving_demand(
-        load_spec(args.preset),
+        spec,
         _execution(args),
-        seq_lens=list(dict.fromkeys(args.seq_lens)),
+        seq_lens=_lengths(args, spec),
         pages=_pages(args),
         batch_size=args.batch_size,
         decode_steps=args.decode_steps,
@@ -164,6 +168,15 @@ def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
     if args.image_size is None:
         return None
     return VisionWorkload.from_image(*parse_pair("image size", args.image_size, example="1654x2339"))
+
+
+def _lengths(args: argparse.Namespace, spec: ModelSpec) -> list[int]:
+    """The lengths of `--seq-lens`, each once. Raises ValueError for one that passes the window with the decoded tokens."""
+    whole("decode_steps", args.decode_steps, most=MOST_STEPS)
+    for length in args.seq_lens:
+        whole("seq_lens", length)
+        spec.require_window("seq_lens", length, decoded=args.decode_steps)
+    return list(dict.fromkeys(args.seq_lens))
 
 
 def _pages(args: argparse.Namespace) -> list[VisionWorkload]:

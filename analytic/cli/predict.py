@@ -70,6 +70,7 @@ def stage_times(
     whole("decode_steps", decode_steps, most=MOST_STEPS)
     whole("batch_size", batch_size)
     spec = load_spec(known.model_variant)
+    spec.require_window("seq_len", seq_len, decoded=decode_steps)
     run = Execution(device="cuda" if known.overlapped else "cpu", attention=attention, experts=experts, dtype=known.dtype)
     model = model_of(spec, run=run)
     calls: dict[str, list[tuple[Cost, CostNode]]] = {}

@@ -23,6 +23,17 @@ def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:
         raise ValueError(f"{field}: got {got!r}, accepted: a whole number of at least {least}{limit}")
 
 
+def within_window(field: str, seq_len: int, *, decoded: int, window: int, model: str) -> None:
+    """Raise ValueError, with both numbers, if `seq_len` positions and `decoded` more are past the window of `model`."""
+    needed = seq_len + decoded
+    if needed > window:
+        more = f", which with {decoded} decoded tokens needs {needed} positions" if decoded else ""
+        raise ValueError(
+            f"{field}: got {seq_len}{more}, accepted: at most {window} positions, the window (max_position_embeddings) of "
+            f"{model}; choose a shorter sequence{' or fewer tokens' if decoded else ''}"
+        )
+
+
 def whole_numbers(field: str, got: Any, *, least: int = 1) -> None:
     """Raise ValueError unless `got` is a whole number or an array of them, from `least` to MOST."""
     dtype = getattr(got, "dtype", None)

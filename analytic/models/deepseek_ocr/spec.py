@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
-from analytic.core.checks import whole
+from analytic.core.checks import whole, within_window
 from analytic.io import stored
 from analytic.models.deepseek_ocr import hf_config
 
@@ -150,6 +150,11 @@ class ModelSpec:
     def head_dims(self) -> tuple[int, ...]:
         """Every width of an attention head, sorted."""
         return tuple(sorted({self.sam.head_dim, self.clip.head_dim, self.text.head_dim}))
+
+    def require_window(self, field: str, seq_len: int, *, decoded: int) -> None:
+        """Raise ValueError unless `seq_len` positions and `decoded` more, those in the cache at the end, fit the window."""
+        window = self.text.max_position_embeddings
+        within_window(field, seq_len, decoded=decoded, window=window, model=self.model_variant)
 
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
