@@ -1,0 +1,180 @@
+"""Studies that are ended before their end: what is finished is kept and continued, and no process outlives them."""
+
+import errno
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytic.io import stored
+from analytic.io.ending import Incomplete
+from fixtures.ab_testing import noise
+from fixtures.ab_testing.worker_process import Amount, Round
+from fixtures.baseline import command as baselines
+from fixtures.config.job import Job
+from fixtures.timing.medians import Noise
+from tests.samples import PLACE
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def in_group(group: int) -> list[str]:
+    """The commands of the processes of a group that are alive."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            *_, fields = (folder / "stat").read_text().rpartition(")")
+            state, _, its_group, *_ = fields.split()
+            if int(its_group) == group and state != "Z":
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_process_outlives_a_study(tmp_path: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "fixtures.ab_testing.noise", "--processes", "2", "decode[16]"]
+    process = subprocess.Popen(
+        [*command, "--output-dir", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert "process 1 of 2" in process.stderr.readline()
+        until = time.monotonic() + 60
+        while not any("fixtures.worker" in one for one in in_group(process.pid)) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(number)  # to the study alone, as a scheduler does
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert said == ("noise: terminated (SIGTERM); no process was kept\n" if code == 143 else "")
+        while in_group(process.pid) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert in_group(process.pid) == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        for left in (process.pid,) if in_group(process.pid) else ():
+            os.killpg(left, signal.SIGKILL)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Workers that answer at once, of which all after the first `good` raise `error`. A process of a study has two."""
+
+    def set_up(good: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        left = iter(range(good))
+
+        class Answering:
+            def __init__(self, build: object, job: Job) -> None:
+                self.job = job
+
+            def __enter__(self) -> "Answering":
+                return self
+
+            def __exit__(self, *exc: object) -> None:
+                pass
+
+            def greeting(self) -> dict[str, Any]:
+                if next(left, None) is None:
+                    raise error
+                stage = {"first_s": 0.5, "run_s": 1.0, "restored": True, "measurement_version": "0" * 8}
+                return {"fingerprint": asdict(PLACE), "stages": dict.fromkeys(self.job.stages, stage)}
+
+            def round(self, stage: str, *, runs: int) -> Round:
+                return Round(time_s=0.25, wall_s=None, throttled=False)
+
+            def count(self, stage: str) -> Amount:
+                return Amount(executed_flops=1, operator_calls=1, peak_bytes=1, blocks={})
+
+        monkeypatch.setattr(noise, "WorkerProcess", Answering)
+        monkeypatch.setattr(noise, "is_dirty", lambda **_: False)
+
+    return set_up
+
+
+def test_finished_processes_are_kept_and_continued(
+    workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--processes", "3", "--output-dir", str(tmp_path), "decode[16]"]
+    path = tmp_path / "noise-cpu-tiny.json"
+    workers(good=3)  # a process, and half of the next
+    assert noise.main(arguments) == 130
+    assert (
+        f"noise: interrupted (Ctrl-C); 1 of 3 processes are kept in {path}, marked incomplete; go on with "
+        f"`nox -s noise -- {shlex.join([*arguments, '--continue'])}`"
+    ) in capsys.readouterr().err
+    found = Noise.read(path)
+    assert found.incomplete == Incomplete(reason="interrupted (Ctrl-C)", missing=("process 2", "process 3"))
+    assert (found.processes, found.stages["decode[16]"].first_s) == (1, (0.5,))
+    assert "0.00%" not in "\n".join(noise.lines(found))  # one process has no spread
+
+    workers(good=4)
+    assert noise.main([*arguments, "--continue"]) == 0
+    printed = capsys.readouterr()
+    assert ("process 1 of 3" in printed.err, "process 2 of 3" in printed.err) == (False, True)
+    found = Noise.read(path)
+    assert (found.incomplete, found.processes) == (None, 3)
+    assert noise.main([*arguments, "--continue"]) == 2
+    assert "is complete; measure again without --continue" in capsys.readouterr().err
+
+
+def test_what_can_not_be_continued_says_why(
+    workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--processes", "3", "--output-dir", str(tmp_path), "decode[16]"]
+    assert noise.main([*arguments, "--continue"]) == 2
+    assert "accepted: one that an interrupted study has left" in capsys.readouterr().err
+    workers(good=2, error=MemoryError)
+    assert noise.main(arguments) == 1
+    assert "noise: out of memory; 1 of 3 processes are kept" in capsys.readouterr().err
+    assert noise.main([*arguments, "prefill[16]", "--continue"]) == 2
+    assert (
+        "--continue: got stages decode[16] prefill[16], accepted: those of the file, decode[16]" in capsys.readouterr().err
+    )
+    monkeypatch.setattr(noise, "git", lambda *_: "1" * 40)
+    assert noise.main([*arguments, "--continue"]) == 2
+    assert "is not of this commit" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_table(
+    workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    workers(good=4)
+    monkeypatch.setattr(stored, "write_at_once", full)
+    assert noise.main(["--processes", "2", "--output-dir", str(tmp_path), "decode[16]"]) == 1
+    printed = capsys.readouterr()
+    assert re.search(r"decode\[16\] +250\.000 +0\.00%", printed.out)
+    assert "noise: the file of times could not be written: No space left on device; free some space" in printed.err
+
+
+def test_an_incomplete_study_is_no_baseline(
+    workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "require_clean", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    workers(good=7 * (1 + len(noise.STAGES)))
+    refresh = ["refresh", "--device", "cpu", "--baseline-dir", str(tmp_path / "baselines")]
+    assert baselines.main(refresh) == 130
+    said = capsys.readouterr().err
+    assert "baseline: 7 of 8 processes are kept in results/noise-cpu-tiny.json, marked incomplete; go on with" in said
+    assert "`nox -s noise -- --device cpu --preset tiny --processes 8 --continue`" in said
+    assert "baseline: interrupted (Ctrl-C); a baseline is written whole, so none was changed" in said
+    assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 2
+    assert "is incomplete (interrupted (Ctrl-C); missing: process 8), which is no baseline" in capsys.readouterr().err
+    workers(good=1 + len(noise.STAGES))
+    assert noise.main(["--device", "cpu", "--preset", "tiny", "--processes", "8", "--continue"]) == 0
+    assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 0
+    (path,) = (tmp_path / "baselines").rglob("tiny.json")
+    assert "incomplete" not in json.loads(path.read_text())["timed"]
