@@ -63,7 +63,7 @@ def test_a_mask_is_made_for_sdpa_only_where_tokens_continue_a_past(tiny_spec: Mo
     "run", [FULL_SIZE, Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="float16")]
 )
 def test_arrays_of_calls_count_as_single_calls_do(tiny_spec: ModelSpec, run: Execution) -> None:
-    from analytic.models.deepseek_ocr.decoder import DecoderShape
+    from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
     from analytic.models.deepseek_ocr.language_model import Decoder
 
     def launches(new: Count, past: Count) -> Count:

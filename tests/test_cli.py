@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from analytic.__main__ import main
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import CropGrid, gundam
+from analytic.models.deepseek_ocr.workload import gundam
 
 STAGE_KEYS = {
     "launches",

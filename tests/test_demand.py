@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from analytic.core.execution import FULL_SIZE
 from analytic.io import stored
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
 from analytic.planning.demand import SCHEMA, ServingDemand, devices_with, lines, serving_demand, spreads
 from tests.samples import BY_HAND
 

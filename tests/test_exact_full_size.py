@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from analytic.core.execution import FULL_SIZE
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, TokenLayout, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
 from fixtures.adapter import image_tokens_of
 from fixtures.model import counted_stages as stages
 from fixtures.model.inputs import page_inputs

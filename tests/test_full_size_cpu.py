@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.workload import CropGrid, TokenLayout, gundam
+from analytic.models.deepseek_ocr.workload import TokenLayout, gundam
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import Measured, ModelUnderTest

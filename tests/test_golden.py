@@ -6,15 +6,13 @@ import pytest
 from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer
 from analytic.models.deepseek_ocr.decoder import (
-    DecoderShape,
     DeepseekV2DecoderLayer,
     DeepseekV2MLP,
     DeepseekV2RMSNorm,
-    LlamaFlashAttention2,
-    LlamaRotaryEmbedding,
     LmHead,
     TokenEmbedding,
 )
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2, LlamaRotaryEmbedding
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts

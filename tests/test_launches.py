@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.framework import Framework
-from analytic.models.deepseek_ocr.decoder import (
-    DecoderShape,
-    DeepseekV2DecoderLayer,
-    DeepseekV2MLP,
-    DeepseekV2RMSNorm,
-    LlamaFlashAttention2,
-)
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
+from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer, DeepseekV2MLP, DeepseekV2RMSNorm
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts
@@ -25,7 +21,7 @@ from analytic.models.deepseek_ocr.sam import ImageEncoderViT, SamBlock
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import NoTPTransformerBlock, VisionStack
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, TokenLayout, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
 from fixtures.model import counted_stages as stages
 from fixtures.validation.comparison import Quantity, compare
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS
 from analytic.models.deepseek_ocr.mapping import CONTAINERS, MODULE_LAYERS, NAMED_BY_PATH, layer_of
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, gundam
+from analytic.models.deepseek_ocr.workload import gundam
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.core.kvcache import SyntheticKVCache
-from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, CropGrid, gundam
+from analytic.models.deepseek_ocr.workload import MODES, gundam
 from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

@@ -18,13 +18,14 @@ from analytic.core.shape import Broadcast, Convolution, Product
 from analytic.core.shape_class import ShapeClass
 from analytic.framework import Framework
 from analytic.io import stored
-from analytic.models.deepseek_ocr.decoder import DecoderShape, LlamaFlashAttention2
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.moe import MoEGate, RoutedExperts
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
-from analytic.models.deepseek_ocr.workload import ALL_GRIDS, MODES, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
 from analytic.prediction import rates as stored_rates
 from analytic.prediction.predict import PRODUCTS, SHAPED
 

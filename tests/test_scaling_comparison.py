@@ -8,8 +8,9 @@ import pytest
 
 from analytic.core.execution import FULL_SIZE
 from analytic.io import stored
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import MODES, CropGrid, gundam
+from analytic.models.deepseek_ocr.workload import MODES, gundam
 from analytic.planning import sweep
 from fixtures.scaling import comparison
 from fixtures.scaling import text as told

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.workload import MODES, CropGrid, TokenLayout, gundam
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, gundam
 from analytic.models.registry import parts
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.model.annotation import analytic_stage

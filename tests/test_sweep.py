@@ -10,11 +10,12 @@ import pytest
 
 from analytic.core.execution import FULL_SIZE
 from analytic.io import stored
-from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES, CropGrid, gundam, parse_page
+from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES, gundam, parse_page
 from analytic.planning import sweep
 
 

@@ -14,16 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytic.io import stored
-from analytic.models.deepseek_ocr.workload import (
-    ALL_GRIDS,
-    MODES,
-    CropGrid,
-    OCRWorkloadProfile,
-    TokenLayout,
-    VisionWorkload,
-    crop_grid_for,
-    gundam,
-)
+from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid, crop_grid_for
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,9 @@ from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.core.execution import Execution
 from analytic.io import table
+from analytic.models.deepseek_ocr.crop_rule import CropGrid, crop_grid_for, parse_pair
 from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import (
-    MODES,
-    CropGrid,
-    TokenLayout,
-    VisionWorkload,
-    crop_grid_for,
-    gundam,
-    parse_page,
-    parse_pair,
-)
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam, parse_page
 from analytic.models.registry import load_spec, model_of
 from analytic.planning import demand
 

@@ -8,17 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from analytic.core.checks import whole
-from analytic.models.deepseek_ocr.workload import (
-    MAX_TILES,
-    MIN_TILES,
-    MODES,
-    PAGE_SIZES,
-    CropGrid,
-    TokenLayout,
-    VisionWorkload,
-    gundam,
-    page_of,
-)
+from analytic.models.deepseek_ocr.crop_rule import MAX_TILES, MIN_TILES, CropGrid
+from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload, gundam, page_of
 
 NO_IMAGE: Final = "no image"
 MOST_OFF: Final = 1e-6

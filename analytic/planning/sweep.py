@@ -19,7 +19,7 @@ from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import Execution
 from analytic.core.op import Count
 from analytic.io import stored
-from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload

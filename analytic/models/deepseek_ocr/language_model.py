@@ -14,15 +14,8 @@ from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer, module
 from analytic.core.op import Count, Op
 from analytic.core.shape_class import ShapeClass
-from analytic.models.deepseek_ocr.decoder import (
-    DecoderShape,
-    DeepseekV2DecoderLayer,
-    DeepseekV2RMSNorm,
-    LlamaRotaryEmbedding,
-    LmHead,
-    TokenEmbedding,
-    refuse_overflow,
-)
+from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer, DeepseekV2RMSNorm, LmHead, TokenEmbedding
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaRotaryEmbedding, refuse_overflow
 from analytic.models.deepseek_ocr.spec import TextSpec
 
 Logits = Literal["last", "all"]

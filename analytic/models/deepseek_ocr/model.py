@@ -23,7 +23,7 @@ from analytic.core.execution import FULL_SIZE, Execution
 from analytic.core.kvcache import SyntheticKVCache
 from analytic.core.layer import AnalyticLayer, module
 from analytic.core.op import Count
-from analytic.models.deepseek_ocr.decoder import DecoderShape
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack

@@ -1,8 +1,4 @@
-"""The workload of the model: how a page is cut into views, and what each decoder position holds.
-
-The crop grid depends only on the image size, as in the vendor's preprocessing: no crops if both sides fit one tile,
-otherwise the grid of 2 to 9 tiles with the nearest aspect ratio.
-"""
+"""The workload of the model: the views of a page, and what each decoder position holds."""
 
 from __future__ import annotations
 
@@ -11,86 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from analytic.core.checks import whole
-from analytic.io import stored
-
-TILE_PX: Final = 640
-MIN_TILES: Final = 2
-MAX_TILES: Final = 9
-PX_PER_TOKEN: Final = 64  # 16 px per patch, then two convolutions of stride 2
-PROFILE_SCHEMA: Final = "workload_profile.v1.schema.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class CropGrid:
-    """Local tiles: `columns` x `rows`, written `2x3`; 2 to 9 tiles in all."""
-
-    columns: int
-    rows: int
-
-    def __post_init__(self) -> None:
-        whole("crop grid columns", self.columns)
-        whole("crop grid rows", self.rows)
-        if not MIN_TILES <= self.tiles <= MAX_TILES:
-            raise ValueError(
-                f"crop grid: got {self} ({self.tiles} tiles), accepted: WxH with {MIN_TILES} to {MAX_TILES} tiles, "
-                f"such as 2x1 or 2x3"
-            )
-
-    def __str__(self) -> str:
-        return f"{self.columns}x{self.rows}"
-
-    @property
-    def tiles(self) -> int:
-        """Number of local views."""
-        return self.columns * self.rows
-
-    @classmethod
-    def parse(cls, text: str) -> CropGrid:
-        """Parse `WxH`. Raises ValueError for anything else, and for fewer than 2 or more than 9 tiles."""
-        columns, rows = parse_pair("crop grid", text, example="2x3")
-        return cls(columns=columns, rows=rows)
-
-
-def parse_pair(field: str, text: str, *, example: str) -> tuple[int, int]:
-    """Parse two positive whole numbers written `WxH`. Raises ValueError naming `field` otherwise."""
-    left, cross, right = text.strip().lower().partition("x")
-    digits = left.isascii() and left.isdigit() and right.isascii() and right.isdigit()
-    if not (cross and digits and int(left) > 0 and int(right) > 0):
-        raise ValueError(f"{field}: got {text!r}, accepted: WxH in positive whole numbers, such as {example}")
-    return int(left), int(right)
-
-
-ALL_GRIDS: Final = tuple(
-    CropGrid(columns=columns, rows=rows)
-    for columns, rows in sorted(
-        (
-            (columns, rows)
-            for columns in range(1, MAX_TILES + 1)
-            for rows in range(1, MAX_TILES + 1)
-            if MIN_TILES <= columns * rows <= MAX_TILES
-        ),
-        key=lambda pair: pair[0] * pair[1],
-    )
+from analytic.models.deepseek_ocr.crop_rule import (
+    TILE_PX,
+    CropGrid,
+    crop_grid_for,
+    parse_pair,
 )
-"""The 22 grids in the order that the crop rule tries them: fewest tiles first, narrow before wide."""
 
-
-def crop_grid_for(width_px: int, height_px: int, *, tile_px: int = TILE_PX) -> CropGrid | None:
-    """The grid for an image of this size; None if both sides fit one tile.
-
-    The nearest aspect ratio wins. On a tie the later grid wins if the image has more than half of the grid's pixels.
-    """
-    whole("image width", width_px)
-    whole("image height", height_px)
-    if max(width_px, height_px) <= tile_px:
-        return None
-    ratio, best, distance = width_px / height_px, ALL_GRIDS[0], float("inf")
-    for grid in ALL_GRIDS:
-        off = abs(ratio - grid.columns / grid.rows)
-        fills = width_px * height_px > 0.5 * tile_px * tile_px * grid.tiles
-        if off < distance or (off == distance and fills):
-            best, distance = grid, off
-    return best
+PX_PER_TOKEN: Final = 64  # 16 px per patch, then two convolutions of stride 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,42 +194,3 @@ class TokenLayout:
                 f"choose a longer sequence, a smaller grid, or no image"
             )
         return cls(seq_len=seq_len, image_tokens=image, bos_tokens=1, text_tokens=seq_len - image - 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OCRWorkloadProfile:
-    """A named, reproducible page: views, sequence length, greedy decoding of `max_new_tokens`."""
-
-    profile_id: str
-    description: str
-    seq_len: int
-    base_size: int
-    image_size: int
-    crop_mode: bool
-    crop_grid: CropGrid | None
-    decoding: str
-    max_new_tokens: int
-
-    def __post_init__(self) -> None:
-        if self.crop_grid is not None and not self.crop_mode:
-            raise ValueError(f"crop_grid: got {self.crop_grid}, accepted: null while crop_mode is false")
-        whole("max_new_tokens", self.max_new_tokens)
-        TokenLayout.of(self.seq_len, self.vision)
-
-    @property
-    def vision(self) -> VisionWorkload:
-        """The views of the page."""
-        return VisionWorkload(base_size=self.base_size, image_size=self.image_size, grid=self.crop_grid)
-
-    @property
-    def layout(self) -> TokenLayout:
-        """The layout of the sequence."""
-        return TokenLayout.of(self.seq_len, self.vision)
-
-    @classmethod
-    def from_stored(cls, name: str) -> OCRWorkloadProfile:
-        """The stored profile `name`. Raises ValueError if unknown or damaged."""
-        loaded: dict[str, Any] = stored.load("profiles", name, field="profile", schema=PROFILE_SCHEMA)
-        loaded.pop("schema_version")
-        grid = loaded.pop("crop_grid")
-        return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)

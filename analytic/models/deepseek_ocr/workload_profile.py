@@ -1,0 +1,52 @@
+"""Workload profiles: named, reproducible pages, stored in `analytic/data/profiles/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from analytic.core.checks import whole
+from analytic.io import stored
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
+from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+
+PROFILE_SCHEMA: Final = "workload_profile.v1.schema.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OCRWorkloadProfile:
+    """A named, reproducible page: views, sequence length, greedy decoding of `max_new_tokens`."""
+
+    profile_id: str
+    description: str
+    seq_len: int
+    base_size: int
+    image_size: int
+    crop_mode: bool
+    crop_grid: CropGrid | None
+    decoding: str
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.crop_grid is not None and not self.crop_mode:
+            raise ValueError(f"crop_grid: got {self.crop_grid}, accepted: null while crop_mode is false")
+        whole("max_new_tokens", self.max_new_tokens)
+        TokenLayout.of(self.seq_len, self.vision)
+
+    @property
+    def vision(self) -> VisionWorkload:
+        """The views of the page."""
+        return VisionWorkload(base_size=self.base_size, image_size=self.image_size, grid=self.crop_grid)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The layout of the sequence."""
+        return TokenLayout.of(self.seq_len, self.vision)
+
+    @classmethod
+    def from_stored(cls, name: str) -> OCRWorkloadProfile:
+        """The stored profile `name`. Raises ValueError if unknown or damaged."""
+        loaded: dict[str, Any] = stored.load("profiles", name, field="profile", schema=PROFILE_SCHEMA)
+        loaded.pop("schema_version")
+        grid = loaded.pop("crop_grid")
+        return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)
