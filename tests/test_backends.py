@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from analytic.core.execution import Execution
-from analytic.io import stored
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.adapter import forward_arguments
@@ -329,7 +328,7 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     ways = ["eager/sdpa/grouped_mm", "eager/sdpa/batched_mm", "eager/sdpa/eager"]
     assert backends.main([*arguments, "--ways", *ways]) == 0
     (folder,) = tmp_path.iterdir()
-    kept = stored.read(folder / "backends.json", schema=backends.SCHEMA)
+    kept = backends.BACKENDS.read(folder / "backends.json")
     (stage,) = kept["stages"]
     times = [one["time_s"] for one in stage["ways"]]
     assert times == sorted(times)

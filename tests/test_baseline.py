@@ -131,11 +131,11 @@ def damaged(text: str, kind: str) -> str:
         ("newer schema", "schema_version: got '9.0', accepted: 1.0, 2.0"),
         ("no release", "provenance.libraries: transformers: got version 'None', accepted: a release such as"),
         ("another model", "got a baseline of huge on meta, accepted: tiny on meta"),
-        ("NaN", "not valid JSON (got NaN, accepted: a finite number"),
+        ("NaN", "got NaN, accepted: a number of at most 1e+30"),
         ("negative", "executed_flops: -1 is less than the minimum of 0"),
         ("edited", "prefill[64] is inconsistent, as if edited by hand: executed_flops is 1,001, its parts sum to 1,000"),
         ("empty", "not valid JSON"),
-        ("list", "schema_version: got None"),
+        ("list", "got an array, accepted: an object"),
     ],
 )
 def test_a_damaged_baseline_is_named_refused_and_left_alone(tmp_path: Path, kind: str, message: str) -> None:

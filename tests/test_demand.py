@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytic.core.execution import FULL_SIZE
-from analytic.io import stored
 from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
-from analytic.planning.demand import SCHEMA, ServingDemand, devices_with, lines, serving_demand, spreads
+from analytic.planning.demand import DEMAND, ServingDemand, devices_with, lines, serving_demand, spreads
 from tests.samples import BY_HAND
 
 PAGE = gundam(CropGrid.parse("2x3"))
@@ -98,7 +97,7 @@ def test_less_time_more_positions_more_views_and_more_pages_ask_for_more(
         TINY, seq_lens=lengths, pages=pages, first_token_s=sorted(times), token_s=sorted(times), batch_size=batch
     )
     assert found.left_out == ()
-    assert stored.violations(found.as_json(), SCHEMA) == []
+    DEMAND.check(found.as_json(), where="the demand")
     for answer in (*found.first_token, *found.further_token):
         fast, slow = answer.targets
         for rates in answer.targets:
@@ -148,4 +147,4 @@ def test_a_dtype_without_a_unit_leaves_devices_out(full_spec: ModelSpec) -> None
     )
     assert {"t4", "v100-32gb"} <= set(half.further_token[0].targets[0].devices)
     assert half.first_token == ()
-    assert stored.violations(half.as_json(), SCHEMA) == []
+    DEMAND.check(half.as_json(), where="the demand")

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
+from analytic.io.run_record import RECORD
 from fixtures.ab_testing.conversation import Conversation, WorkerError
 from fixtures.config.points import Point, benchmarks
 from fixtures.distributed import __main__ as fleet
 from fixtures.distributed.merged import MergeError
+from fixtures.distributed.merged_run import MERGED
 from fixtures.distributed.options import DistributedOptions
 from fixtures.distributed.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
 from fixtures.plugin.worker_session import by_benchmark
-from fixtures.records import record
 from fixtures.validation.bench import Bench
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -212,7 +213,7 @@ def test_workers_take_a_core_a_gpu_or_a_whole_node() -> None:
 
 def done(stage: str, *, worker: str = "worker 1", attempt: int = 1, failures: Sequence[str] = ()) -> Done:
     """A benchmark of the stored record, as a worker gives it."""
-    made = record.read(DATA / "record.v5.json")
+    made = RECORD.read(DATA / "record.v5.json")
     made["points"] = [one for one in made["points"] if one["stage"] == stage]
     name = f"{stage}[{made['points'][0]['point']}]"
     made["timings"], made["pages"], made["timed"], made["ceilings"] = [], [], None, None
@@ -261,7 +262,7 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
     assert "prefill[1024]: given up, every worker that ran it was lost" in printed
     assert "workers lost: 2; benchmarks retried: 1" in printed
     (path,) = tmp_path.glob("2*/merged.json")
-    index = stored.read(path, schema="merged.v1.schema.json")
+    index = MERGED.read(path)
     assert [one["benchmark"] for one in index["losses"]] == ["vision[gundam-2x1]", "prefill[1024]"]
     assert [one["attempt"] for one in index["points"]] == [2, 1]
 
@@ -300,7 +301,7 @@ def test_a_worker_finds_what_one_process_finds_and_judges_it(
     for stage in ("decode", "prefill"):
         answer = answers[f"{stage}[64]"]
         assert answer["failures"] == []
-        record.check(answer["record"], where="the answer")
+        RECORD.check(answer["record"], where="the answer")
         assert answer["record"]["points"] == [json.loads(json.dumps(getattr(bench, stage)(point).as_json(0.0)))]
         assert [one["benchmark"] for one in answer["record"]["gate"]["judged"]] == [f"{stage}[64]"]
         assert answer["record"]["run_id"] == greeting["run_id"]
@@ -353,11 +354,11 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_is_that_of_one_pr
     assert "workers lost: 1; benchmarks retried: 1" in printed
     assert f"(pid {killed} on " in printed
     (folder,) = (path.parent for path in (tmp_path / "out").glob("2*/merged.json"))
-    index = stored.read(folder / "merged.json", schema="merged.v1.schema.json")
+    index = MERGED.read(folder / "merged.json")
     (loss,) = index["losses"]
     assert {one["benchmark"]: one["attempt"] for one in index["points"]}[loss["benchmark"]] == 2
     alone = json.loads(json.dumps(small_points(subject_on, options_of)))
-    assert record.read(folder / "record.json")["points"] == alone
+    assert RECORD.read(folder / "record.json")["points"] == alone
 
 
 @needs_ray

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
+from analytic.io.run_record import RECORD
 from fixtures.baseline.run_verdict import Verdict
 from fixtures.distributed import merge as command
 from fixtures.distributed.merged import MergeError, Source, joined_environment, merge, of_one_run
-from fixtures.distributed.merged_run import SCHEMA, read_run
+from fixtures.distributed.merged_run import MERGED, read_run
 from fixtures.records import record
 from fixtures.records.recorded_point import RecordedPoint
 
@@ -22,7 +23,7 @@ OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def whole() -> dict[str, Any]:
-    return record.read(DATA / "record.v5.json")
+    return RECORD.read(DATA / "record.v5.json")
 
 
 def only(whole: dict[str, Any], *stages: str, run_id: str = "20261121-100000-1", timed: bool = False) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_runs_of_separate_runners_become_one_folder(
     assert "baseline: FAILED: " in printed
     assert "**1 of 6 benchmarks differ from the baseline: prefill[1024] more work" in printed
     (folder,) = (path.parent for path in (tmp_path / "out").glob("2*/merged.json"))
-    joined = record.read(folder / "record.json")
+    joined = RECORD.read(folder / "record.json")
     assert [(one["stage"], one["point"]) for one in joined["points"]] == [
         ("vision", "gundam-2x1"),
         ("prefill", "1024"),
@@ -70,7 +71,7 @@ def test_runs_of_separate_runners_become_one_folder(
     ]
     by_stage = {one["stage"]: one for one in whole["points"]}
     assert all(one == by_stage[one["stage"]] for one in joined["points"])
-    index = stored.read(folder / "merged.json", schema=SCHEMA)
+    index = MERGED.read(folder / "merged.json")
     assert [(one["benchmark"], one["source"], one["also"]) for one in index["points"]] == [
         ("vision[gundam-2x1]", 0, []),
         ("prefill[1024]", 1, []),
@@ -78,7 +79,7 @@ def test_runs_of_separate_runners_become_one_folder(
     ]
     assert [one["run_id"] for one in index["sources"]] == ["20261121-100000-1", "20261121-100000-2"]
     for one, given in zip(index["sources"], (first, second), strict=True):
-        assert record.read(folder / one["file"]) == record.read(given / "record.json")
+        assert RECORD.read(folder / one["file"]) == RECORD.read(given / "record.json")
         assert one["from"] == str(given / "record.json")
     assert {"report.html", "report.md"} <= {path.name for path in folder.iterdir()}
 
@@ -190,7 +191,7 @@ def test_points_come_by_stage_and_then_in_the_order_asked_for(whole: dict[str, A
 def test_times_of_one_place_stand_in_the_record(whole: dict[str, Any]) -> None:
     parts = [only(whole, stage, timed=True) for stage in ("prefill", "decode")]
     found = merge(sources(*parts, only(whole, "vision"))).record(run_id="20261121-100000-9", created="now")
-    record.check(found, where="the test")
+    RECORD.check(found, where="the test")
     assert [one["stage"] for one in found["timings"]] == ["prefill", "decode"]
     assert (found["timed"], found["ceilings"]) == (whole["timed"], whole["ceilings"])
     assert found["environment"] == whole["environment"]
@@ -208,10 +209,10 @@ def test_times_of_several_places_stay_with_their_runs(
     assert "times from several places do not fit in one record" in printed
     assert f"the runs' environments differ in commit: {whole['environment']['commit']} and {OTHER_COMMIT}" in printed
     (path,) = (tmp_path / "out").glob("2*/merged.json")
-    index, joined = json.loads(path.read_text()), record.read(path.parent / "record.json")
+    index, joined = json.loads(path.read_text()), RECORD.read(path.parent / "record.json")
     assert (index["times_in_record"], [one["source"] for one in index["timings"]]) == (False, [0, 1])
     assert (joined["timings"], joined["timed"], joined["environment"]["device"]) == ([], None, None)
-    assert [len(record.read(path.parent / one["file"])["timings"]) for one in index["sources"]] == [1, 1]
+    assert [len(RECORD.read(path.parent / one["file"])["timings"]) for one in index["sources"]] == [1, 1]
 
 
 def test_environments_that_differ_stand_side_by_side() -> None:
@@ -255,7 +256,7 @@ def test_what_could_not_be_judged_fails_where_a_baseline_is_required(whole: dict
 def test_records_of_one_process_are_its_record_again(whole: dict[str, Any]) -> None:
     parts = [only(whole, stage, timed=True) for stage in ("decode", "vision")]
     found = of_one_run(parts)
-    record.check(found, where="the test")
+    RECORD.check(found, where="the test")
     assert [one["stage"] for one in found["points"]] == ["decode", "vision"]
     one, other = (Verdict.from_record(part) for part in parts)
     joined = Verdict.from_record(found)
@@ -299,14 +300,32 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path, capsys: pyt
     assert "--output-dir: got /proc/nowhere, accepted: a writable folder" in capsys.readouterr().err
 
 
-def test_a_damaged_run_is_refused_by_file_before_anything_is_written(
-    whole: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("damage", ["{", "[" * 100_000, '{"schema_version": "5.0", "max_relative_error": 1e999}'])
+def test_a_damaged_run_is_named_and_left_out_and_fails_the_merge(
+    whole: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    folder = kept(only(whole, "vision"), tmp_path)
+    good = kept({**only(whole, "vision"), "gate": None}, tmp_path)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "record.json").write_text("{")
-    assert command.main([str(folder), str(tmp_path / "bad"), "--output-dir", str(tmp_path / "out")]) == 2
-    assert "bad/record.json: not valid JSON" in capsys.readouterr().err
+    (tmp_path / "bad" / "record.json").write_text(damage)
+    out = ["--output-dir", str(tmp_path / "out")]
+    assert command.main([str(good), str(tmp_path / "bad"), *out]) == 1
+    assert "FAILED: left out" in (printed := capsys.readouterr().out)
+    assert f"{tmp_path}/bad/record.json: not valid JSON" in printed
+    (folder,) = (path.parent for path in (tmp_path / "out").glob("2*/merged.json"))
+    index = MERGED.read(folder / "merged.json")
+    assert len(index["sources"]) == 1
+    assert "bad/record.json: not valid JSON" in index["left_out"][0]
+    assert command.main([str(good), "--output-dir", str(tmp_path / "alone")]) == 0  # it is the damaged run that fails
+    (path,) = (tmp_path / "alone").glob("2*/merged.json")
+    assert MERGED.read(path)["left_out"] == []
+
+
+def test_runs_of_which_none_can_be_read_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "record.json").write_text("{")
+    assert command.main([str(tmp_path), "--output-dir", str(tmp_path / "out")]) == 2
+    assert "record.json: not valid JSON" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from analytic.io import stored
+from analytic.prediction.rates import RATES
 from fixtures.ab_testing import noise
 from fixtures.ab_testing.conversation import WorkerError
 from fixtures.ab_testing.noise import lines
@@ -165,7 +166,7 @@ def test_a_damaged_file_of_the_project_can_be_restored(tmp_path: Path, monkeypat
     path = tmp_path / "rates.json"
     path.write_text("{")
     with pytest.raises(ValueError, match=r"rates\.json: not valid JSON .*; create it again$"):
-        stored.read(path, schema="rates.v1.schema.json")
+        RATES.read(path)
     monkeypatch.setattr(stored, "ROOT", tmp_path)
     with pytest.raises(ValueError, match=r"restore it with `git checkout -- .*rates\.json` if git tracks it"):
-        stored.read(path, schema="rates.v1.schema.json")
+        RATES.read(path)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from analytic.io import stored
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.config import needs
@@ -14,7 +13,7 @@ from fixtures.model import annotation
 from fixtures.profiling import decode_window, nsight
 from fixtures.profiling.decode_window import SAID, DecodeWindowOptions, Window
 from fixtures.profiling.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
-from fixtures.profiling.nsight import Captured, command, lines, main
+from fixtures.profiling.nsight import KERNELS, Captured, command, lines, main
 from tests.test_kernels import NSYS, ncu_table
 
 ASKED = DecodeWindowOptions(
@@ -127,7 +126,7 @@ def test_nsys_prints_top_kernels_and_keeps_all(
     assert "--decode-steps=2" in profiler[0]
     assert profiler[1][-1].endswith("window.nsys-rep")
     (path,) = tmp_path.glob("nsys-*/kernels.json")
-    kept = stored.read(path, schema="kernels.v1.schema.json")
+    kept = KERNELS.read(path)
     assert [kernel["name"] for kernel in kept["kernels"]] == ["gemm", "void norm<float, 4>(const float *, int)"]
     assert (kept["tool"], kept["dram_bytes"], kept["kernels"][0]["bound"]) == ("nsys", None, None)
     assert kept["time_s"] == pytest.approx(10e-6)
@@ -148,7 +147,7 @@ def test_ncu_classes_kernels_and_sets_dram_beside_the_closed_form(
     assert main(["ncu", "--output-dir", str(tmp_path)]) == 0
     assert "--decode-steps=1" in profiler[0]
     (path,) = tmp_path.glob("ncu-*/kernels.json")
-    kept = stored.read(path, schema="kernels.v1.schema.json")
+    kept = KERNELS.read(path)
     assert [kernel["bound"] for kernel in kept["kernels"]] == ["memory", "compute"]
     assert (kept["dram_bytes"], kept["datasheet"]) == (12_002_000, "h100-sxm")
     printed = capsys.readouterr().out.splitlines()

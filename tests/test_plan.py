@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analytic.__main__ import main
-from analytic.io import stored
+from analytic.cli.capacity import CAPACITY
 from analytic.planning.capacity import MOST_PAGES
 from analytic.prediction import rates
 from tests.samples import RATES, RECORD
@@ -27,7 +27,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def in_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     found = json.loads(printed(capsys, *arguments, "--json"))
-    assert stored.violations(found, "capacity.v1.schema.json") == []
+    CAPACITY.check(found, where="the plan")
     return dict(found)
 
 
@@ -109,7 +109,7 @@ def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[
     text = printed(capsys, *MIX, "--output-dir", str(tmp_path / "new"))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["capacity.csv", "capacity.json", "capacity.png"]
     assert text.count("wrote ") == 3
-    kept = stored.read(tmp_path / "new" / "capacity.json", schema="capacity.v1.schema.json")
+    kept = CAPACITY.read(tmp_path / "new" / "capacity.json")
     assert kept == in_json(capsys, *MIX)
     with (tmp_path / "new" / "capacity.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["page"] == "the mix"]

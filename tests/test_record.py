@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from analytic.io.run_record import RECORD, RecordError
 from fixtures.config.points import Point
 from fixtures.machine.environment import environment
 from fixtures.records import record
-from fixtures.records.migration import CURRENT, SCHEMAS, migrated
 from fixtures.records.table import lines
 from fixtures.validation.bench import Bench
 from fixtures.validation.comparison import Comparison, Quantity
@@ -52,7 +52,7 @@ def built(subject_on: Callable, options_of: Callable) -> Callable[[list[PointRes
 def test_a_record_survives_the_way_through_its_file(results: list[PointResult], built: Callable, tmp_path: Path) -> None:
     made = built(results)
     path = record.write(made, tmp_path)
-    assert record.read(path) == made
+    assert RECORD.read(path) == made
     assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
     assert [point["verdict"] for point in made["points"]] == ["pass", "pass"]
     assert made["points"][1]["steps"][1]["context_len"] == 33
@@ -124,20 +124,20 @@ def test_what_does_not_fit_is_neither_written_nor_read(
 ) -> None:
     made = copy.deepcopy(built(results))
     change(made)
-    with pytest.raises(record.RecordError, match=message):
+    with pytest.raises(RecordError, match=message):
         record.write(made, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "record.json").write_text(json.dumps(made))
-    with pytest.raises(record.RecordError, match=message):
-        record.read(tmp_path / "record.json")
+    with pytest.raises(RecordError, match=message):
+        RECORD.read(tmp_path / "record.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema_version": NaN}', "[]"])
 def test_files_that_are_no_records_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.json"
     path.write_text(text)
-    with pytest.raises(record.RecordError):
-        record.read(path)
+    with pytest.raises(RecordError):
+        RECORD.read(path)
 
 
 def test_an_interrupted_write_leaves_nothing(
@@ -174,9 +174,9 @@ def test_the_environment_is_what_runs_here() -> None:
 
 def test_a_record_of_the_first_schema_is_read_as_one_of_the_present(tmp_path: Path) -> None:
     old = json.loads((DATA / "record.v1.json").read_text())
-    new = record.read(DATA / "record.v1.json")
-    assert (old["schema_version"], new["schema_version"]) == ("1.0", CURRENT)
-    record.check(new, where="the migrated record")
+    new = RECORD.read(DATA / "record.v1.json")
+    assert (old["schema_version"], new["schema_version"]) == ("1.0", RECORD.version)
+    RECORD.check(new, where="the migrated record")
     # v1 compared the model it timed
     assert new["timed"]["model"] == new["model"] == old["model"]
     assert new["timed"]["weights"] == old["weights"]
@@ -193,7 +193,7 @@ def test_a_record_of_the_first_schema_is_read_as_one_of_the_present(tmp_path: Pa
 
 def test_what_did_not_name_its_backend_ran_operator_by_operator() -> None:
     for version in (1, 2, 3):
-        old = record.read(DATA / f"record.v{version}.json")
+        old = RECORD.read(DATA / f"record.v{version}.json")
         assert old["execution"]["backend"] == "eager"
         assert old["timed"] is None or old["timed"]["execution"]["backend"] == "eager"
         assert all(one["predicted_s"] is None for one in old["timings"])
@@ -202,7 +202,7 @@ def test_what_did_not_name_its_backend_ran_operator_by_operator() -> None:
 def test_what_an_old_record_says_of_a_mismatch_in_words_is_read_by_field() -> None:
     old = json.loads((DATA / "record.v4.json").read_text())
     old["gate"]["judged"][0] |= {"outcome": "incomparable", "reason": "attention: sdpa against eager; threads: 2 against 8"}
-    new = migrated(old)["gate"]["judged"]
+    new = RECORD.current(old, where="an old record")["gate"]["judged"]
     assert new[0]["mismatches"] == [
         {"field": "attention", "stored": "sdpa", "here": "eager"},
         {"field": "threads", "stored": "2", "here": "8"},
@@ -211,7 +211,7 @@ def test_what_an_old_record_says_of_a_mismatch_in_words_is_read_by_field() -> No
 
 
 def test_every_schema_ever_written_has_a_golden_file_and_a_way_to_the_present() -> None:
-    for version, schema in SCHEMAS.items():
+    for version, schema in RECORD.versions.items():
         golden = DATA / f"{schema.partition('.schema')[0]}.json"
         assert json.loads(golden.read_text())["schema_version"] == version
-        assert record.read(golden)["schema_version"] == CURRENT
+        assert RECORD.read(golden)["schema_version"] == RECORD.version

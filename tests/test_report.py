@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
-from fixtures.records.migration import migrated
-from fixtures.records.record import RecordError
+from analytic.io.run_record import RECORD, RecordError
 from fixtures.report import __main__ as command
 from fixtures.report.blocks import NAMES, block_of, by_block
 from fixtures.report.pair import page_of_pair
@@ -171,7 +170,7 @@ def test_the_page_names_the_folder_it_is_made_from(record: dict[str, Any], said:
 
 def test_records_of_earlier_schemas_have_a_page() -> None:
     for version in ("v1", "v2"):
-        run = run_of(migrated(json.loads((DATA / f"record.{version}.json").read_text())))
+        run = run_of(RECORD.read(DATA / f"record.{version}.json"))
         assert Reader(as_html(page_of(run))).open == []
 
 

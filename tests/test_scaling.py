@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic.io import charts, stored
+from analytic.io import charts
+from analytic.io.schemas import SCHEMAS
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.planning import demand, sweep
 from fixtures.model.timed_calls import Call
@@ -39,11 +40,11 @@ SMALL = [
     "--decode-steps",
     "2",
 ]
-SCHEMAS = {
-    "analytic_scaling.json": sweep.SCHEMA,
+DOCUMENTS = {
+    "analytic_scaling.json": sweep.SCALING,
     "measured_scaling.json": MEASURED,
-    "scaling_comparison.json": comparison.SCHEMA,
-    "serving_demand.json": demand.SCHEMA,
+    "scaling_comparison.json": comparison.COMPARISON,
+    "serving_demand.json": demand.DEMAND,
 }
 
 
@@ -58,8 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_writes_every_file_in_one_folder(folder: Path) -> None:
     assert folder.name.startswith("scaling-")
-    for name, schema in SCHEMAS.items():
-        assert stored.violations(json.loads((folder / name).read_text()), schema) == [], name
+    for name, document in DOCUMENTS.items():
+        document.read(folder / name)
     pictures = {path.stem for path in folder.glob("*.png")}
     for quantity in ("flops", "bytes", "memory", "intensity"):
         assert {f"{quantity}_by_length", f"{quantity}_by_views"} <= pictures
@@ -71,7 +72,7 @@ def test_a_run_writes_every_file_in_one_folder(folder: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG"), path
         assert f"({path.name})" in (folder / "scaling_comparison.md").read_text()
     rest = {path.name for path in folder.iterdir()} - {f"{name}.png" for name in pictures}
-    assert rest == {*SCHEMAS, "analytic_scaling.csv", "scaling.csv", "scaling_comparison.md"}
+    assert rest == {*DOCUMENTS, "analytic_scaling.csv", "scaling.csv", "scaling_comparison.md"}
 
 
 def test_the_real_model_does_what_the_closed_form_says(folder: Path) -> None:
@@ -232,7 +233,7 @@ def test_stages_are_timed_with_their_work_checked(options_of: Any, monkeypatch: 
         assert one["measured_flops"] == one["executed_flops"]
         assert one["peak_bytes"] > 0
     assert [one["units"] for one in found["stages"]] == [1, 2, 1]
-    schema = json.loads((stored.SCHEMAS / MEASURED).read_text())
+    schema = json.loads((SCHEMAS / MEASURED.versions[MEASURED.version]).read_text())
     accepted = {**schema["properties"]["timed"], "$defs": schema["$defs"]}
     from jsonschema import Draft202012Validator
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from analytic.core.execution import FULL_SIZE
-from analytic.io import stored
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, gundam
@@ -38,8 +37,8 @@ def compared(
     analytic = copy.deepcopy(ANALYTIC)
     measured = measured_like(copy.deepcopy(ANALYTIC), timed=timed)
     change(analytic, measured)
-    assert stored.violations(analytic, sweep.SCHEMA) == []
-    assert stored.violations(measured, MEASURED) == []
+    sweep.SCALING.check(analytic, where="the closed form")
+    MEASURED.check(measured, where="the measurement")
     return compare(analytic, measured, threshold=threshold)
 
 
@@ -83,7 +82,7 @@ def test_what_was_not_measured_at_all_is_no_number_in_the_file() -> None:
 
     found = compared(change)
     written = found.as_json(told.recommendation(found))
-    assert stored.violations(written, comparison.SCHEMA) == []
+    comparison.COMPARISON.check(written, where="the comparison")
     (one,) = (one for one in written["differences"] if one["quantity"] == "kv_bytes" and not one["measured"])
     assert (one["point"], one["relative_error"]) == ("8", None)
     spread = next(one for one in written["spreads"] if (one["stage"], one["quantity"]) == ("prefill", "kv_bytes"))
@@ -232,7 +231,7 @@ def test_what_is_written_fits_its_schema_and_says_what_was_timed() -> None:
     timed["disturbances"] = ["disturbed: clocks were held down: prefill[8]"]
     found = compared(timed=timed)
     written = found.as_json(told.recommendation(found))
-    assert stored.violations(written, comparison.SCHEMA) == []
+    comparison.COMPARISON.check(written, where="the comparison")
     assert [(one["stage"], one["point"], one["seq_len_prefill"], one["views"]) for one in written["timed"]] == [
         ("prefill", "8", 8, None),
         ("decode", "16", 16, None),

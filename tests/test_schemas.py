@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
+from analytic.io.run_record import RECORD
 from analytic.io.schemas import SCHEMAS, filled, violations
-from fixtures.records import record
-from fixtures.records.migration import CURRENT
-from fixtures.records.migration import SCHEMAS as RECORDS
 
+CURRENT = RECORD.versions[RECORD.version]
 DATA = Path(__file__).resolve().parent / "data"
 PAIR = {"type": "object", "required": ["a"], "additionalProperties": False}
 SHAPE = {
@@ -100,19 +99,19 @@ def holders(value: Any, name: str) -> int:
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
 def test_a_new_field_of_a_record_is_one_optional_property_of_the_schema(place: tuple[str, ...], tmp_path: Path) -> None:
-    schema = json.loads((SCHEMAS / RECORDS[CURRENT]).read_text())
+    schema = json.loads((SCHEMAS / CURRENT).read_text())
     where = schema
     for step in place:
         where = where[step]
     where["new_field"] = ADDED
     path = tmp_path / "record.schema.json"
     path.write_text(json.dumps(schema))
-    old = record.read(DATA / "record.v5.json")
+    old = RECORD.read(DATA / "record.v5.json")
     assert violations(old, str(path)) == []
     new = filled(old, str(path))
     assert violations(new, str(path)) == []
     assert holders(new, "new_field") > 0
-    assert "new_field" in violations(new, RECORDS[CURRENT])[0]  # which the schema without it refuses
+    assert "new_field" in violations(new, CURRENT)[0]  # which the schema without it refuses
 
 
 def test_an_optional_field_of_a_record_has_a_default() -> None:
@@ -129,14 +128,14 @@ def test_an_optional_field_of_a_record_has_a_default() -> None:
             name for part in schema.values() for name in without(part)
         ]
 
-    schema = json.loads((SCHEMAS / RECORDS[CURRENT]).read_text())
+    schema = json.loads((SCHEMAS / CURRENT).read_text())
     compared = schema["$defs"]["point"]["properties"].pop("compared")
     assert without(schema) == []
     assert without(compared) != []
 
 
 def test_a_record_of_an_earlier_schema_gets_the_fields_added_since() -> None:
-    for version in RECORDS.values():
-        read = record.read(DATA / f"{version.partition('.schema')[0]}.json")
-        assert violations(read, RECORDS[CURRENT]) == []
-        assert filled(read, RECORDS[CURRENT]) == read
+    for version in RECORD.versions.values():
+        read = RECORD.read(DATA / f"{version.partition('.schema')[0]}.json")
+        assert violations(read, CURRENT) == []
+        assert filled(read, CURRENT) == read

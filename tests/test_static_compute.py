@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from analytic.core.cost import CostNode
-from analytic.io import stored
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
@@ -124,7 +123,7 @@ def test_both_files_are_written_and_the_same_each_time(
     found = static_compute_with("sdpa")
     paths = write_static_compute(found, tmp_path / "new")
     assert [path.name for path in paths] == ["static_compute.json", "static_compute.md"]
-    loaded = stored.read(paths[0], schema=static_compute.SCHEMA)
+    loaded = static_compute.STATIC_COMPUTE.read(paths[0])
     assert loaded["parameters"] == 3_335_504_128
     assert [stage["flops"] for stage in loaded["stages"]] == [stage.flops for stage in found.stages]
     text = paths[1].read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from analytic.core.execution import FULL_SIZE
-from analytic.io import stored
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
@@ -63,7 +62,7 @@ def test_pages_are_the_stateful_root_on_each(full_spec: ModelSpec) -> None:
         ("base", None, 1),
         ("gundam-2x3", "2x3", 7),
     ]
-    assert stored.violations(scaled, sweep.SCHEMA) == []
+    sweep.SCALING.check(scaled, where="the sweep")
 
 
 def test_operands_are_what_operators_move_with_every_expert(full_spec: ModelSpec) -> None:
@@ -87,15 +86,16 @@ def test_a_file_of_the_first_version_is_still_one(tiny_spec: ModelSpec) -> None:
     older = {name: value for name, value in scaled.items() if name != "crops"} | {"schema_version": "1.0"}
     for point in older["points"]:
         del point["prefill"]["operand_bytes"], point["decode"]["operand_bytes_per_token"]
-    assert stored.violations(older, sweep.SCHEMA) == []
-    assert stored.violations({**older, "schema_version": "1.1"}, sweep.SCHEMA)
+    assert sweep.SCALING.current(older, where="an older sweep") == older
+    with pytest.raises(ValueError, match="does not fit schemas/analytic_scaling"):
+        sweep.SCALING.check({**older, "schema_version": "1.1"}, where="the sweep")
 
 
 def test_files_fit_the_schema_and_hold_the_same(tiny_spec: ModelSpec, tmp_path: Path) -> None:
     scaled = sweep.scaling(tiny_spec, FULL_SIZE, seq_lens=[1, 64], decode_steps=2)
     json_path, csv_path = sweep.write(scaled, tmp_path / "new" / "folder")
     assert json.loads(json_path.read_text()) == scaled
-    assert stored.violations(scaled, sweep.SCHEMA) == []
+    sweep.SCALING.check(scaled, where="the sweep")
     table = pd.read_csv(csv_path)
     assert list(table["seq_len_prefill"]) == [1, 64]
     assert table["prefill_executed_flops"][1] == scaled["points"][1]["prefill"]["executed_flops"]

@@ -5,11 +5,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from analytic.io import stored
+from analytic.io.run_record import RECORD
+from analytic.io.schemas import SCHEMAS
 from fixtures.baseline.failure_report import Context
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
 from fixtures.baseline.run_verdict import MOST_CHANGES, Verdict
-from fixtures.records import record
 from tests.test_failure_report import CONTEXT, EQUAL, NEW, SLOWER, more_work
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -23,7 +23,7 @@ def through_a_record(made: Verdict) -> Verdict | None:
     """What a record with `made` in it says; the record is held to its schema."""
     whole = json.loads((DATA / "record.v5.json").read_text())
     whole |= {"gate": made.as_json(), "command": ["pytest", *made.context.command]}
-    record.check(whole, where="the record of the test")  # as it is before it is written
+    RECORD.check(whole, where="the record of the test")  # as it is before it is written
     whole = json.loads(json.dumps(whole, allow_nan=False))
     return Verdict.from_record(whole)
 
@@ -57,10 +57,12 @@ def test_a_run_that_nothing_judged_has_no_verdict() -> None:
 
 
 def test_names_of_evidence_are_those_of_the_schema() -> None:
-    schema = json.loads((stored.SCHEMAS / "record.v4.schema.json").read_text())  # which v5 refers to
+    schema, newest = (json.loads((SCHEMAS / f"record.v{number}.schema.json").read_text()) for number in (4, 5))
     fields = schema["$defs"]["judgement"]["properties"]
-    assert set(fields["exact"]["anyOf"][0]["properties"]) == set(ExactEvidence.__dataclass_fields__)
-    assert set(fields["timed"]["anyOf"][0]["properties"]) == set(TimedEvidence.__dataclass_fields__)
-    assert set(fields["outcome"]["enum"]) == {str(one) for one in Outcome}
+    for name, evidence in (("exact_evidence", ExactEvidence), ("timed_evidence", TimedEvidence)):
+        stated, added = schema["$defs"][f"{name}_fields"], newest["$defs"][name]  # v5 refers to v4 and adds to it
+        assert {*stated["properties"], *added["properties"]} == set(evidence.__dataclass_fields__)
+    added = newest["$defs"]["judgement"]["properties"]["outcome"]["anyOf"][1]["enum"]
+    assert {*fields["outcome"]["enum"], *added} == {str(one) for one in Outcome}
     assert {"held_to", "accept", "environment"} <= set(schema["properties"]["gate"]["anyOf"][0]["properties"])
     assert set(Context.__dataclass_fields__) == {"baseline", "command", "accept", "environment"}

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytic.io import stored
+from analytic.io.schemas import SCHEMAS
 from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid, crop_grid_for
 from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
@@ -171,10 +172,10 @@ def test_schemas_are_valid_and_have_a_version_of_their_own() -> None:
     from jsonschema import Draft202012Validator
 
     identifiers = set()
-    for path in stored.SCHEMAS.glob("*.json"):
+    for path in SCHEMAS.glob("*.json"):
         schema = json.loads(path.read_text())
         Draft202012Validator.check_schema(schema)
         name, version, *_ = path.name.split(".")
         assert schema["$id"].startswith(f"urn:dsocr-bench:{name}:{version.removeprefix('v')}.")
         identifiers.add(schema["$id"])
-    assert len(identifiers) == len(list(stored.SCHEMAS.glob("*.json")))
+    assert len(identifiers) == len(list(SCHEMAS.glob("*.json")))

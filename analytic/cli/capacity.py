@@ -16,6 +16,7 @@ from analytic.cli.commands import selected_page
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
+from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.registry import load_spec
 from analytic.planning.mix import Mix
@@ -25,7 +26,7 @@ from analytic.planning.recorded_times import recorded_times
 from analytic.planning.times import Times, floor_times, predicted_times
 from analytic.prediction import hardware, rates
 
-SCHEMA: Final = "capacity.v1.schema.json"
+CAPACITY: Final = Document(name="capacity")
 FILES: Final = ("capacity.json", "capacity.csv", "capacity.png")
 SEQ_LEN: Final = 1024
 PROMPT_TOKENS: Final = 16
@@ -66,14 +67,11 @@ def write(found: Plan, folder: Path) -> list[Path]:
 
     picture = drawn(found)
     built = found.as_json()
-    problems = stored.violations(built, SCHEMA)
-    if problems:
-        raise ValueError(f"the plan does not fit schemas/{SCHEMA}: {'; '.join(problems)}")
+    CAPACITY.check(built, where="the plan")
     paths = [folder / name for name in FILES]
     try:
         stored.require_writable(folder, *paths)
-        folder.mkdir(parents=True, exist_ok=True)
-        stored.write_at_once(paths[0], json.dumps(built, indent=1, allow_nan=False) + "\n")
+        CAPACITY.write(paths[0], built)
         stored.write_at_once(paths[1], _csv(found))
         write_png(picture, paths[2])
     except OSError as error:

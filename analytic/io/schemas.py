@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ class Applied(NamedTuple):
 
     schema: Mapping[str, Any]
     resolver: Any
+
+
+@cache
+def versions(name: str) -> Mapping[str, str]:
+    """The schema of every version of a kind of document, by the version that it declares, oldest first."""
+    paths = sorted(SCHEMAS.glob(f"{name}.v*.schema.json"), key=lambda path: int(path.name.split(".")[1][1:]))
+    stated = {path.name: _contents(path.name)["properties"]["schema_version"] for path in paths}
+    found = {version: file for file, one in stated.items() for version in one.get("enum", (one.get("const"),))}
+    if not found:
+        raise ValueError(f"name: got {name!r}, accepted: the name of a schema in {SCHEMAS}")
+    return MappingProxyType(found)
 
 
 def _filled(value: Any, schemas: Sequence[Applied]) -> Any:

@@ -1,16 +1,13 @@
-"""Presets and profiles stored as JSON, validated against their schema on reading."""
+"""Where files of the project are, and how files are written: whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from analytic.io.leftovers import temporary_file
-from analytic.io.schemas import SCHEMAS as SCHEMAS
-from analytic.io.schemas import violations as violations
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = ROOT / "analytic" / "data"
@@ -35,39 +32,6 @@ def _files(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in (*DATA.glob(f"{folder}/*.json"), *MODELS.glob(f"*/{folder}/*.json"))}
 
 
-def load(folder: str, name: str, *, field: str, schema: str) -> dict[str, Any]:
-    """The stored object `name` of `folder`, validated against `schemas/<schema>`.
-
-    Raises ValueError naming `field` and the known names if it is missing, and the file and the offending key if it is
-    damaged.
-    """
-    return read(path_of(folder, name, field=field), schema=schema)
-
-
-def read(path: Path, *, schema: str) -> dict[str, Any]:
-    """The JSON object in `path`, validated against `schemas/<schema>`. Raises ValueError naming the file and the key."""
-    try:
-        loaded = parsed(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {_way_back(path)}") from error
-    problems = violations(loaded, schema)
-    if problems:
-        raise ValueError(f"{path}: does not fit schemas/{schema}: " + "; ".join(problems))
-    return dict(loaded)
-
-
-def _way_back(path: Path) -> str:
-    """How to restore a damaged file: git tracks only those of the project."""
-    if path.resolve().is_relative_to(ROOT):
-        return f"restore it with `git checkout -- {path}` if git tracks it, or create it again"
-    return "create it again"
-
-
-def parsed(text: str) -> Any:
-    """The value of JSON `text`. Raises ValueError if it is not valid JSON, also for NaN and infinities."""
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
 def require_writable(folder: Path, *files: Path) -> None:
     """Raise OSError unless `folder` is writable and `files` can be replaced; folders created by the check are removed."""
     missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]  # any name length
@@ -89,10 +53,6 @@ def write_at_once(path: Path, text: str) -> None:
     with temporary_file(path) as descriptor, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
         file.write(text)
         os.fchmod(descriptor, 0o666 & ~_umask())
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"got {name}, accepted: a finite number or null")
 
 
 def _umask() -> int:

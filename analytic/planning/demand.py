@@ -15,6 +15,7 @@ from typing import Any, Final
 from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, in_sequence
 from analytic.core.execution import Execution
+from analytic.io.documents import Document
 from analytic.io.table import aligned
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
@@ -22,7 +23,7 @@ from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.registry import model_of
 from analytic.prediction import hardware
 
-SCHEMA: Final = "serving_demand.v1.schema.json"
+DEMAND: Final = Document(name="serving_demand")
 FIRST_TOKEN_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 TOKEN_S: Final = (0.005, 0.010, 0.020, 0.050)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from analytic.core.execution import Execution
-from analytic.io import stored
+from analytic.io.run_record import RECORD, RecordError
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, ViewGroup, VisionWorkload
 from analytic.planning.mix import Mix, PageShare
@@ -30,7 +30,7 @@ class RecordedTimes:
         """Read a validated record that has times. Raises ValueError if it timed a stage more than once."""
         self.file: str | None = file
         self.batch_size: int | None = loaded["timed"]["batch_size"]
-        self.device_name = (loaded["environment"].get("device") or {}).get("name")
+        self.device_name = (loaded["environment"]["device"] or {}).get("name")
         self._times: dict[str, float] = {}
         decoded: set[int | None] = set()
         for timing in loaded["timings"]:
@@ -41,7 +41,7 @@ class RecordedTimes:
             if timing["stage"] == "decode":
                 decoded.add(timing["units"])
         self._labels = _labels_by_views(loaded["points"], self._times)
-        self.backend: str = loaded["timed"]["execution"].get("backend", "eager")  # named from schema 4.0 on
+        self.backend: str = loaded["timed"]["execution"]["backend"]
         tokens = " or ".join(str(units) for units in sorted(steps for steps in decoded if steps is not None)) or "some"
         self.told = (
             f"measured, medians of {file} on {self.device_name or 'a device without a name'}, {self.backend}, batch "
@@ -83,7 +83,7 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
     """
     file = path / "record.json" if path.is_dir() else path
     loaded = _checked(file)
-    timed = loaded.get("timed")
+    timed = loaded["timed"]
     if timed is None:
         raise ValueError(
             f"record: got {file}, which has no times, accepted: a record of a run with --device cpu or cuda; measure them "
@@ -108,24 +108,13 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
 
 
 def _checked(file: Path) -> dict[str, Any]:
-    """The record in `file`, validated against the schema of its declared version."""
+    """The record in `file`, in the current version."""
     if not file.is_file():
         raise ValueError(f"record: got {file}, accepted: a record.json, or the folder of a run that has one")
     try:
-        loaded = stored.parsed(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"record: got {file}, which is not valid JSON ({error}), accepted: a record.json") from error
-    known = {path.name for path in stored.SCHEMAS.glob("record.v*.schema.json")}
-    version = loaded.get("schema_version") if isinstance(loaded, dict) else None
-    schema = f"record.v{str(version).partition('.')[0]}.schema.json"
-    if schema not in known:
-        raise ValueError(
-            f"record: got {file}, of schema_version {version!r}, accepted: a record of {', '.join(sorted(known))}"
-        )
-    problems = stored.violations(loaded, schema)
-    if problems:
-        raise ValueError(f"record: got {file}, accepted: a record that fits schemas/{schema}: {'; '.join(problems)}")
-    return dict(loaded)
+        return RECORD.read(file)
+    except RecordError as error:
+        raise ValueError(f"record: {error}") from error
 
 
 def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]) -> dict[tuple[ViewGroup, ...], str]:

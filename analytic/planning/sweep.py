@@ -5,7 +5,6 @@ The table also has vision over pages, which is not vectorised: one evaluation pe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import Execution
 from analytic.core.op import Count
 from analytic.io import stored
+from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.spec import ModelSpec
@@ -28,8 +28,7 @@ from analytic.models.registry import model_of
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA: Final = "analytic_scaling.v1.schema.json"
-VERSION: Final = "1.1"
+SCALING: Final = Document(name="analytic_scaling")
 CHUNK: Final = 16384
 """Points per evaluation: few enough that the arrays of one formula stay in a core's cache."""
 
@@ -97,7 +96,7 @@ def scaling(
         decode["kv_bytes_final"] = int(columns["kv_bytes"][window][-1])
         points.append({"seq_len_prefill": length, "prefill": prefill, "decode": decode})
     return {
-        "schema_version": VERSION,
+        "schema_version": SCALING.version,
         "model": {
             "model_id": spec.model_id,
             "model_variant": spec.model_variant,
@@ -131,14 +130,11 @@ def frame(scaled: dict[str, Any]) -> pd.DataFrame:
 def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write `analytic_scaling.json` and `.csv` to `folder`, each atomically. Raises OSError, and ValueError if the object
     violates its schema."""
-    problems = stored.violations(scaled, SCHEMA)
-    if problems:
-        raise ValueError(f"the scaling table does not fit schemas/{SCHEMA}: " + "; ".join(problems))
     json_path, csv_path = folder / "analytic_scaling.json", folder / "analytic_scaling.csv"
-    as_json, as_csv = json.dumps(scaled, indent=1, allow_nan=False) + "\n", frame(scaled).to_csv(index=False)
+    SCALING.check(scaled, where="the scaling table")
+    as_csv = frame(scaled).to_csv(index=False)
     stored.require_writable(folder, json_path, csv_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    stored.write_at_once(json_path, as_json)
+    SCALING.write(json_path, scaled)
     stored.write_at_once(csv_path, as_csv)
     return json_path, csv_path
 

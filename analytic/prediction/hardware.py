@@ -7,8 +7,9 @@ from functools import cache
 from typing import Final
 
 from analytic.io import stored
+from analytic.io.documents import Document
 
-SCHEMA: Final = "hardware.v1.schema.json"
+HARDWARE: Final = Document(name="hardware")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,7 @@ class DevicePeaks:
 @cache
 def devices() -> tuple[DevicePeaks, ...]:
     """All devices with a datasheet, in file order."""
-    loaded = stored.read(stored.DATA / "hardware.json", schema=SCHEMA)
+    loaded = HARDWARE.read(stored.DATA / "hardware.json")
     return tuple(
         DevicePeaks(
             name=row["name"],

@@ -6,7 +6,6 @@ moved); `fixtures/microbench/device_rates.py` measures it with operators of that
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from analytic.core.shape_class import ShapeClass
-from analytic.io import stored
+from analytic.io.documents import Document
 from analytic.prediction.roofline import Ceilings
 
-SCHEMA: Final = "rates.v1.schema.json"
+RATES: Final = Document(name="rates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Rates:
         """The content of the file (schemas/rates.v1.schema.json)."""
         names = [field.name for field in fields(self) if field.name != "classes"]
         return {
-            "schema_version": "1.0",
+            "schema_version": RATES.version,
             **{name: getattr(self, name) for name in names},
             "classes": {
                 str(name): {
@@ -117,7 +116,7 @@ class Rates:
 
 def read(path: Path) -> Rates:
     """The rates in `path`. Raises ValueError naming the file and the problem."""
-    loaded = stored.read(path, schema=SCHEMA)
+    loaded = RATES.read(path)
     loaded.pop("schema_version")
     try:
         loaded["classes"] = {ShapeClass(name): _class(found) for name, found in loaded["classes"].items()}
@@ -128,12 +127,7 @@ def read(path: Path) -> Rates:
 
 def write(rates: Rates, path: Path) -> None:
     """Write `rates` to `path` atomically, creating the folder. Raises ValueError if they violate the schema."""
-    built = rates.as_json()
-    problems = stored.violations(json.loads(json.dumps(built)), SCHEMA)
-    if problems:
-        raise ValueError(f"{path}: does not fit schemas/{SCHEMA}: {'; '.join(problems)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stored.write_at_once(path, json.dumps(built, indent=1, allow_nan=False) + "\n")
+    RATES.write(path, rates.as_json())
 
 
 def _class(found: Mapping[str, Any]) -> ClassRates:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from analytic.core.checks import whole, within_window
-from analytic.io import stored
+from analytic.io.documents import Document, load
 from analytic.models.deepseek_ocr import hf_config
 
-SCHEMA: Final = "model_spec.v1.schema.json"
+PRESET: Final = Document(name="model_spec")
 PATCH_PX: Final = 16
 
 
@@ -159,7 +159,7 @@ class ModelSpec:
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
         """The stored preset `name` (`deepseek-ocr-v1-base`, `tiny`). Raises ValueError if unknown or damaged."""
-        loaded = stored.load("presets", name, field="preset", schema=SCHEMA)
+        loaded = load(PRESET, "presets", name, field="preset")
         try:
             return cls.from_dict(loaded)
         except ValueError as error:

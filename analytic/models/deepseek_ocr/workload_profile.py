@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from analytic.core.checks import whole
-from analytic.io import stored
+from analytic.io.documents import Document, load
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 
-PROFILE_SCHEMA: Final = "workload_profile.v1.schema.json"
+PROFILE: Final = Document(name="workload_profile")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,10 @@ class OCRWorkloadProfile:
     @classmethod
     def from_stored(cls, name: str) -> OCRWorkloadProfile:
         """The stored profile `name`. Raises ValueError if unknown or damaged."""
-        loaded: dict[str, Any] = stored.load("profiles", name, field="profile", schema=PROFILE_SCHEMA)
+        loaded = load(PROFILE, "profiles", name, field="profile")
         loaded.pop("schema_version")
         grid = loaded.pop("crop_grid")
-        return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)
+        try:
+            return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)
+        except ValueError as error:
+            raise ValueError(f"profile {name}: {error}") from error

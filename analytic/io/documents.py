@@ -1,0 +1,151 @@
+"""Stored JSON: one `Document` for each kind of file, which validates, migrates, reads and writes it.
+
+A kind is declared next to the code that uses it: `NOISE = Document(name="noise")` is every `noise.vN.schema.json` in
+`schemas/`, of which the highest is written and all are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analytic.io import stored
+from analytic.io.json_text import parsed, read_text
+from analytic.io.schemas import filled, versions, violations
+
+
+def way_back(where: str) -> str:
+    """How to restore a damaged file: git tracks only those of the project."""
+    if Path(where).resolve().is_relative_to(stored.ROOT):
+        return f"restore it with `git checkout -- {where}` if git tracks it, or create it again"
+    return "create it again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A kind of stored JSON.
+
+    name      of its schemas: `schemas/<name>.vN.schema.json`
+    steps     from the version a file declares to the next; a version without a step is read as it is
+    indent    of the written text; None for one line
+    way_back  what to do about a damaged file, given its name; None if there is nothing to say
+    error     raised for a document that does not fit
+    """
+
+    name: str
+    steps: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=dict)
+    indent: int | None = 1
+    way_back: Callable[[str], str] | None = way_back
+    error: type[ValueError] = ValueError
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The schema of every version, oldest first."""
+        return versions(self.name)
+
+    @property
+    def version(self) -> str:
+        """The version that is written."""
+        return list(self.versions)[-1]
+
+    def check(self, value: object, *, where: str) -> None:
+        """Raise `error`, naming `where` and the key, unless `value` can be written: it is JSON that fits its schema."""
+        self.text(value, where=where)
+
+    def current(self, value: object, *, where: str) -> dict[str, Any]:
+        """`value`, checked, migrated to the last version, with the schema's default for every property that it lacks.
+
+        Does not modify its argument. Raises `error`.
+        """
+        document, version = self._checked(value, where)
+        found: dict[str, Any] = filled(document, self.versions[version])
+        while version in self.steps:
+            found = self.steps[version](found)
+            version = found["schema_version"]
+            found = filled(found, self.versions[version])
+        return found
+
+    def parse(self, text: str, *, where: str) -> dict[str, Any]:
+        """The document in `text`, as `current`; `where` is the file that the text comes from. Raises `error`."""
+        try:
+            value = self._from_text(text, where)
+            return self.current(value, where=where)
+        except self.error as error:
+            raise self._with_way_back(error, where) from error
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The document in `path`, as `current`. Raises `error` naming the file and the key, OSError if there is none."""
+        try:
+            text = read_text(path)
+        except ValueError as error:
+            raise self._with_way_back(self.error(f"{path}: not valid JSON ({error})"), str(path)) from error
+        return self.parse(text, where=str(path))
+
+    def text(self, value: object, *, where: str) -> str:
+        """The text of the file. Raises `error`, naming `where` and the key, unless it can be read again."""
+        text = json.dumps(value, indent=self.indent) + "\n"
+        self._checked(self._from_text(text, where), where)
+        return text
+
+    def write(self, path: Path, value: object, *, where: str | None = None) -> None:
+        """Write `value` to `path` atomically, creating the folder. Raises `error` and writes nothing if it does not fit."""
+        text = self.text(value, where=where or str(path))
+        new = not path.parent.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            stored.write_at_once(path, text)
+        except OSError:
+            with suppress(OSError):  # a full disk: leave no empty folder either
+                if new:
+                    path.parent.rmdir()
+            raise
+
+    def _checked(self, value: object, where: str) -> tuple[dict[str, Any], str]:
+        """`value` and the version that it declares."""
+        if not isinstance(value, dict):
+            raise self.error(f"{where}: got {_kind(value)}, accepted: an object")
+        version, known = value.get("schema_version"), self.versions
+        if not isinstance(version, str) or version not in known:
+            raise self.error(
+                f"{where}: schema_version: got {_short(version)}, accepted: {', '.join(known)}; a newer {self.name} needs "
+                f"a newer dsocr-bench, this one writes {self.version}"
+            )
+        problems = violations(value, known[version])
+        if problems:
+            raise self.error(f"{where}: does not fit schemas/{known[version]}: {'; '.join(problems)}")
+        return value, version
+
+    def _from_text(self, text: str, where: str) -> object:
+        try:
+            return parsed(text)
+        except ValueError as error:
+            raise self.error(f"{where}: not valid JSON ({error})") from error
+
+    def _with_way_back(self, error: ValueError, where: str) -> ValueError:
+        return error if self.way_back is None else self.error(f"{error}; {self.way_back(where)}")
+
+
+def load(document: Document, folder: str, name: str, *, field: str) -> dict[str, Any]:
+    """The document `name` among `presets` or `profiles`, those that come with the package.
+
+    Raises ValueError naming `field` and the known names if there is none, and the file and the key if it is damaged.
+    """
+    return document.read(stored.path_of(folder, name, field=field))
+
+
+def _short(value: object, limit: int = 60) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def _kind(value: object) -> str:
+    """What JSON calls it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "an array"
+    return "a string" if isinstance(value, str) else "a number"

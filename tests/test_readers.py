@@ -1,0 +1,284 @@
+"""Every kind of stored JSON, damaged: reading gives a value or a ValueError that names the file, and nothing else."""
+
+import copy
+import json
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analytic.core.execution import FULL_SIZE, Execution
+from analytic.io import stored
+from analytic.io.documents import Document
+from analytic.io.run_record import RECORD
+from analytic.io.schemas import SCHEMAS
+from analytic.models.deepseek_ocr.crop_rule import CropGrid
+from analytic.models.deepseek_ocr.spec import PRESET, ModelSpec
+from analytic.models.deepseek_ocr.workload import gundam
+from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
+from analytic.planning import sweep
+from analytic.planning.mix import Mix
+from analytic.planning.recorded_times import recorded_times
+from analytic.prediction import rates
+from analytic.prediction.hardware import HARDWARE
+from fixtures.baseline import stored as baselines
+from fixtures.distributed.merged import Source, merge
+from fixtures.distributed.merged_run import Origin, read_run, write
+from fixtures.machine import calibration
+from fixtures.profiling.predict_study import PREDICT_STUDY
+from fixtures.records.recorded_point import RecordedPoint
+from fixtures.report.index import index_of, row_of
+from fixtures.report.run import run_of
+from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
+from fixtures.timing.medians import Noise, log_spread
+from tests.samples import measured_like, timed_like
+from tests.test_baseline import STORED, TIMED, TIMES
+
+DATA = Path(__file__).resolve().parent / "data"
+ROOT = stored.ROOT
+TINY_CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A kind of file: a valid one, its place in a folder, and all that reads it."""
+
+    example: Callable[[], Any]
+    place: str
+    readers: tuple[Callable[[Path], object], ...]
+
+
+def loaded(path: Path) -> Callable[[], Any]:
+    return lambda: json.loads(path.read_text(encoding="utf-8"))
+
+
+def points(path: Path) -> object:
+    """The points of a record as the table and the merge see them."""
+    found = [RecordedPoint.of(point) for point in RECORD.read(path)["points"]]
+    return [list(point.quantities()) for point in found]
+
+
+def page(path: Path) -> object:
+    run = run_of(RECORD.read(path))
+    return [timing.mfu for timing in run.timings], run.stage("decode")
+
+
+def planned(path: Path) -> object:
+    mix = Mix.of_one(None, seq_len=1024, new_tokens=8)
+    times = recorded_times(path, mix, ModelSpec.from_preset("tiny"), TINY_CPU, device=None)
+    return times.prefill_s(mix.pages[0])
+
+
+def scaled() -> dict[str, Any]:
+    spec = ModelSpec.from_preset("tiny")
+    return sweep.scaling(spec, FULL_SIZE, seq_lens=[8, 16], decode_steps=2, pages=[gundam(CropGrid.parse("2x1"))])
+
+
+def measured() -> dict[str, Any]:
+    return measured_like(scaled(), timed=timed_like({}, {"stage": "decode", "point": "16"}))
+
+
+def compared(path: Path) -> object:
+    """A comparison with the measured side at `path`."""
+    value = MEASURED.read(path)
+    try:
+        return compare(scaled(), value, threshold=0.05).as_json("nothing")
+    except MisalignedError:
+        return None  # it is about two files, and names what differs
+
+
+@cache
+def merged_text() -> str:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        record = RECORD.read(DATA / "record.v5.json")
+        made = write(merge([Source(record=record, where="a run")]), Origin.here("nox"), Path(folder))
+        return (made / "merged.json").read_text()
+
+
+def from_folder(path: Path) -> object:
+    """A merged run: merged.json beside the record that it refers to."""
+    source = path.parent / "sources" / "1" / "record.json"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text((DATA / "record.v5.json").read_text())
+    return read_run(path.parent)
+
+
+def preset(path: Path) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored, "path_of", lambda *_, **__: path)
+        return ModelSpec.from_preset("changed")
+
+
+def profile(path: Path) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored, "path_of", lambda *_, **__: path)
+        return OCRWorkloadProfile.from_stored("changed")
+
+
+def cached(path: Path) -> object:
+    """The calibration in the user's cache: a damaged one is measured again, with a warning that names it."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setattr(calibration, "kept_at", lambda *_, **__: path)
+        patch.setattr(calibration, "measure", lambda *_: pytest.fail("a damaged calibration was not said"))
+        try:
+            return calibration.calibrated("cpu", "float32")
+        except calibration.CalibrationWarning as warning:
+            raise ValueError(str(warning)) from warning
+
+
+def spreads(path: Path) -> object:
+    return [log_spread(stage.medians_s) for stage in Noise.read(path).stages.values()]
+
+
+def predicted(path: Path) -> object:
+    found = rates.read(path)
+    return [kind.at(size, beside=beside) for kind in found.classes.values() for size in (1, 64, 1e9) for beside in (0, 64)]
+
+
+RECORDS = [f"record.v{number}" for number in range(1, 6)]
+KINDS = {
+    **{
+        f"record.v{number}": Kind(
+            example=loaded(DATA / f"record.v{number}.json"), place="record.json", readers=(points, page)
+        )
+        for number in range(1, 6)
+    },
+    "times": Kind(example=loaded(DATA / "record.v5.json"), place="record.json", readers=(planned,)),
+    "baseline, exact": Kind(example=lambda: json.loads(STORED.text()), place="meta/tiny.json", readers=(baselines.read,)),
+    "baseline, timed": Kind(example=lambda: json.loads(TIMED.text()), place="cpu/tiny.json", readers=(baselines.read,)),
+    "accepted baseline": Kind(
+        example=loaded(ROOT / "baselines" / "meta" / "deepseek-ocr-v1-base.json"),
+        place="meta/deepseek-ocr-v1-base.json",
+        readers=(baselines.read,),
+    ),
+    "noise": Kind(example=lambda: json.loads(json.dumps(TIMES.as_json())), place="noise.json", readers=(spreads,)),
+    "rates": Kind(
+        example=loaded(ROOT / "baselines" / "xeon-2-threads" / "rates.json"), place="rates.json", readers=(predicted,)
+    ),
+    "study": Kind(
+        example=loaded(ROOT / "baselines" / "xeon-2-threads" / "predict_study.json"),
+        place="predict_study.json",
+        readers=(PREDICT_STUDY.read,),
+    ),
+    "merged": Kind(example=lambda: json.loads(merged_text()), place="merged.json", readers=(from_folder,)),
+    "measured sweep": Kind(example=measured, place="measured_scaling.json", readers=(compared,)),
+    "preset": Kind(
+        example=loaded(stored.path_of("presets", "tiny", field="preset")),
+        place="presets/changed.json",
+        readers=(preset, PRESET.read),
+    ),
+    "profile": Kind(
+        example=loaded(stored.path_of("profiles", "dsocr-standard-v1", field="profile")),
+        place="profiles/changed.json",
+        readers=(profile,),
+    ),
+    "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
+}
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every value in `value` stands."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, item in inside for place in places(item, (*at, key)))]
+
+
+ODD = (
+    None, True, 0, -1, 1, 2, 3.5, -0.0, 1e-300, 1e-15, 1e9, 1e15, 1e24, 1e29, 1e308, 10**24, 10**40, float("nan"),
+    float("inf"), "", "x", "1x1", "5.23.0", "\ud800", "\x00", [], {}, [[]], [0, 0], {"a": 1},
+)  # fmt: skip
+"""What stands in the place of a value."""
+REMOVED = object()
+
+
+def changed(value: Any, at: tuple[Any, ...], new: object) -> Any:
+    """A copy of `value` with `new` at a place, or without the place."""
+    if not at:
+        return {} if new is REMOVED else new
+    found = copy.deepcopy(value)
+    holder = found
+    for key in at[:-1]:
+        holder = holder[key]
+    if new is REMOVED:
+        del holder[at[-1]]
+    else:
+        holder[at[-1]] = new
+    return found
+
+
+@cache
+def example(name: str) -> Any:
+    return KINDS[name].example()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_example_is_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / KINDS[name].place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(example(name)))
+    for reader in KINDS[name].readers:
+        reader(path)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_named(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    kind, value = KINDS[name], example(name)
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.sampled_from(places(value)))
+        value = changed(value, at, data.draw(st.sampled_from((*ODD, REMOVED))))
+    path = tmp_path / kind.place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    for reader in kind.readers:
+        try:
+            reader(path)
+        except ValueError as error:
+            said = str(error)
+        else:
+            continue
+        assert any(name in said for name in (str(path), "preset changed: ", "profile changed: "))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_index_has_a_row_for_every_damaged_record(data: st.DataObject) -> None:
+    value = example(data.draw(st.sampled_from(RECORDS)))
+    at = data.draw(st.sampled_from(places(value)))
+    value = changed(value, at, data.draw(st.sampled_from((*ODD, REMOVED))))
+    index_of([row_of("a run", value)])
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, '{"a":' * 100_000, "\xff", "null", '{"schema_version": 1e999}'])
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_document_is_named(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / KINDS[name].place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="latin-1")
+    for reader in KINDS[name].readers:
+        with pytest.raises(ValueError, match=str(path)):
+            reader(path)
+
+
+def test_every_kind_of_document_is_declared_once_and_has_a_schema() -> None:
+    """What a schema describes is read and written by one Document, and by nothing else."""
+    declared: list[str] = []
+    for folder in ("analytic", "fixtures"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            declared += re.findall(r'Final = Document\(\s*name="(\w+)"', text)
+            if path.name not in ("json_text.py", "schemas.py"):
+                assert not re.search(r"\bjson\.loads?\(", text), f"{path}: JSON is read by analytic.io.json_text"
+    kinds = {path.name.partition(".")[0] for path in SCHEMAS.glob("*.schema.json")}
+    assert sorted(declared) == sorted(kinds)
+    assert all(Document(name=name).version for name in kinds)
