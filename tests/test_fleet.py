@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
+from analytic.io.ending import EarlyEnd, Incomplete
 from analytic.io.run_record import RECORD
 from fixtures.ab_testing.conversation import Conversation, WorkerError
 from fixtures.config.points import Point, benchmarks
@@ -265,6 +266,29 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
     index = MERGED.read(path)
     assert [one["benchmark"] for one in index["losses"]] == ["vision[gundam-2x1]", "prefill[1024]"]
     assert [one["attempt"] for one in index["points"]] == [2, 1]
+
+
+def test_an_interrupted_fleet_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted(Shift):
+        def work(self) -> list[Done]:
+            self.done += [done("vision"), done("prefill")]
+            raise KeyboardInterrupt
+
+    asked, early = DistributedOptions.parsed([*ASKED, "--output-dir", str(tmp_path)]), EarlyEnd()
+    found = fleet.work(Interrupted(None, Tasks([]), workers=1, say=print), asked, early)
+    assert early.incomplete == Incomplete(
+        reason="interrupted (Ctrl-C)", missing=("decode[1024]", "end_to_end[gundam-2x1-1024]")
+    )
+    assert fleet.conclude(
+        asked, found, Tasks([]), workers=1, took_s=1.0, command=["nox"], incomplete=early.incomplete
+    ) == 1  # fmt: skip
+    assert "INCOMPLETE: interrupted (Ctrl-C); missing: decode[1024], end_to_end" in capsys.readouterr().out
+    (path,) = tmp_path.glob("2*/record.json")
+    assert RECORD.read(path)["incomplete"] == early.incomplete.as_json()
+    command = (
+        "pytest benchmarks --seq-len 1024 --device meta --device meta -k 'decode[1024] or end_to_end[gundam-2x1-1024]'"
+    )
+    assert fleet.rest(DistributedOptions.parsed(list(ASKED)), early.missing) == command
 
 
 def test_a_fleet_that_measured_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

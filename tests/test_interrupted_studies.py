@@ -17,13 +17,17 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
-from analytic.io.ending import Incomplete
+from analytic.io.ending import EarlyEnd, Incomplete
 from fixtures.ab_testing import noise
 from fixtures.ab_testing.worker_process import Amount, Round
 from fixtures.baseline import command as baselines
 from fixtures.config.job import Job
+from fixtures.drift import __main__ as drift
+from fixtures.drift.overlay import Overlay
+from fixtures.microbench import device_rates
+from fixtures.profiling import backends, predict_study
 from fixtures.timing.medians import Noise
-from tests.samples import PLACE
+from tests.samples import JOB, PLACE, RATES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -178,3 +182,65 @@ def test_an_incomplete_study_is_no_baseline(
     assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 0
     (path,) = (tmp_path / "baselines").rglob("tiny.json")
     assert "incomplete" not in json.loads(path.read_text())["timed"]
+
+
+def test_stages_ranked_before_an_interruption_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fixtures.profiling.variants import StageWays, Ways
+
+    ranked = Ways.stage
+
+    def second_interrupted(self: Ways, name: str) -> StageWays:
+        if name == "decode[16]":
+            raise KeyboardInterrupt
+        return ranked(self, name)
+
+    monkeypatch.setattr(Ways, "stage", second_interrupted)
+    arguments = ["--device", "cpu", "--output-dir", str(tmp_path), "--decode-steps", "2", "--ways", "eager/sdpa/grouped_mm"]
+    assert backends.main([*arguments, "--stages", "prefill[16]", "decode[16]"]) == 130
+    printed = capsys.readouterr()
+    assert "prefill[16]: floor" in printed.out
+    assert (
+        "INCOMPLETE: interrupted (Ctrl-C); missing: decode[16]; measure the rest with `nox -s backends -- " in printed.err
+    )
+    assert "--stages 'decode[16]'`" in printed.err
+    (path,) = tmp_path.rglob("backends.json")
+    kept = backends.BACKENDS.read(path)
+    assert [stage["stage"] for stage in kept["stages"]] == ["prefill[16]"]
+    assert kept["incomplete"] == {"reason": "interrupted (Ctrl-C)", "missing": ["decode[16]"]}
+
+
+def test_stages_predicted_before_an_interruption_are_kept_and_are_no_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.5])
+
+    def measured_s(*_: object) -> float:
+        found = next(times, None)
+        if found is None:
+            raise MemoryError
+        return found
+
+    monkeypatch.setattr(predict_study, "_measured_s", measured_s)
+    monkeypatch.setattr(device_rates, "measure", lambda *_, **__: RATES)
+    out = tmp_path / "cpu"
+    assert predict_study.main(["--output-dir", str(out), "--decode-steps", "1", "prefill[16]", "decode[16]"]) == 1
+    said = capsys.readouterr().err
+    assert "predict_study: INCOMPLETE: out of memory; missing: decode[16]; measure the rest with" in said
+    assert f"--output-dir {out}-rest 'decode[16]'`" in said
+    kept = predict_study.PREDICT_STUDY.read(out / "predict_study.json")
+    assert [case["stage"] for case in kept["cases"]] == ["prefill"]
+    assert baselines.main(["check", "--baseline-dir", str(tmp_path)]) == 1
+    assert "predict_study.json: is incomplete (out of memory; missing: decode[16])" in capsys.readouterr().err
+
+
+def test_times_of_a_drift_that_ended_early_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fixtures.ab_testing.compare_builds.compare", interrupted)
+    early = EarlyEnd()
+    assert drift.timed(JOB, Overlay(python=Path(sys.executable)), early) == {}
+    assert early.incomplete == Incomplete(reason="interrupted (Ctrl-C)", missing=("time of decode[16]",))
+    assert early.exit_code("drift", otherwise=0, go_on="run again") == 130

@@ -15,15 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytic.io import charts
+from analytic.io.ending import EarlyEnd, ended
 from analytic.io.schemas import SCHEMAS
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.planning import demand, sweep
+from fixtures.config.points import Point
 from fixtures.model.timed_calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
 from fixtures.scaling.alignment import MEASURED
 from fixtures.scaling.options import parsed
 from fixtures.timing.samples import DisturbedTimingError
+from fixtures.validation.bench import Bench
 from tests.samples import COST
 
 SMALL = [
@@ -138,9 +141,29 @@ def test_an_interruption_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(charts, "write_png", interrupted)
     files = [str(folder / "analytic_scaling.json"), str(folder / "measured_scaling.json")]
-    assert main(["--compare", *files, "--output-dir", str(tmp_path)]) == 2
-    assert "nothing was written" in capsys.readouterr().err
+    assert ended("scaling", main, ["--compare", *files, "--output-dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.endswith("scaling: interrupted (Ctrl-C); nothing more was written\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_points_counted_before_an_interruption_are_kept_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def interrupted(self: Bench, point: Point) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bench, "vision", interrupted)
+    arguments = ["--preset", "tiny", "--device", "meta", "--decode-steps", "1", "--seq-lens", "16", "--crop-grids", "tiny"]
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == 130
+    assert "scaling: INCOMPLETE: interrupted (Ctrl-C); missing: page tiny; measure what" in capsys.readouterr().err
+    (made,) = tmp_path.iterdir()
+    measured = MEASURED.read(made / "measured_scaling.json")
+    assert measured["incomplete"] == {"reason": "interrupted (Ctrl-C)", "missing": ["page tiny"]}
+    assert ([one["seq_len_prefill"] for one in measured["points"]], measured["crops"]) == ([16], [])
+    assert json.loads((made / "scaling_comparison.json").read_text())["agrees"]
+    assert (
+        (made / "scaling_comparison.md").read_text().startswith("**INCOMPLETE: interrupted (Ctrl-C); missing: page tiny.**")
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,7 +247,7 @@ def test_stages_are_timed_with_their_work_checked(options_of: Any, monkeypatch: 
     monkeypatch.setattr(timed, "LONGEST_S", 600.0)  # a round may be long where other processes run
     said: list[str] = []
     options = options_of(device="cpu", preset="tiny", decode_steps="2")
-    found = timed.timed(options, seq_lens=(16,), pages=(MODES["tiny"],), progress=said.append)
+    found = timed.timed(options, seq_lens=(16,), pages=(MODES["tiny"],), progress=said.append, early=EarlyEnd())
     assert [f"{one['stage']}[{one['point']}]" for one in found["stages"]] == ["prefill[16]", "decode[16]", "vision[tiny]"]
     assert len(said) == 3
     for one in found["stages"]:
@@ -250,7 +273,7 @@ def test_what_the_device_has_no_memory_for_is_left_out(options_of: Any, monkeypa
     said: list[str] = []
     options = options_of(device="cpu", preset="tiny", decode_steps="1")
     with pytest.raises(RuntimeError, match="something else"):
-        timed.timed(options, seq_lens=(8,), pages=(), progress=said.append)
+        timed.timed(options, seq_lens=(8,), pages=(), progress=said.append, early=EarlyEnd())
     assert "prefill[8]: not timed, out of memory" in said
 
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -53,6 +53,41 @@ class Incomplete:
 
     def __str__(self) -> str:
         return f"{self.reason}; missing: {named(self.missing)}"
+
+
+class EarlyEnd:
+    """What ended a measurement early, if anything did, and what it did not measure."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.missing: list[str] = []
+
+    @contextmanager
+    def keeping(self, finished: Sized) -> Iterator[None]:
+        """Let an interruption or a lack of memory end the block, once anything is `finished`; raise it before that."""
+        try:
+            yield
+        except (KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
+            if not is_ending(error) or not finished:
+                raise
+            self.error = error
+
+    @property
+    def incomplete(self) -> Incomplete | None:
+        """The mark of the result; None if nothing ended it early."""
+        if self.error is None or not self.missing:
+            return None
+        return Incomplete(reason=reason_of(self.error), missing=tuple(self.missing))
+
+    def exit_code(self, command: str, *, otherwise: int, go_on: str) -> int:
+        """`otherwise`, unless the measurement ended early, which is said with how to `go_on`."""
+        if self.error is None:
+            return otherwise
+        if self.incomplete is None:
+            say(f"{command}: {reason_of(self.error)}; everything was measured by then")
+        else:
+            say(f"{command}: INCOMPLETE: {self.incomplete}; {go_on}")
+        return exit_code(self.error)
 
 
 def named(names: Sequence[str]) -> str:
