@@ -14,7 +14,8 @@ from typing import Any
 from analytic.cli import commands
 from analytic.cli.capacity import capacity_command
 from analytic.cli.predict import predict_command
-from analytic.core.execution import DTYPE_BYTES
+from analytic.core.checks import listed
+from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS
 from analytic.io import stored
 from analytic.io.ending import ended
 from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
@@ -84,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
         command.add_argument("--batch-size", type=int, default=1, metavar="B", help="pages per batch (default: 1)")
     for command in (cost, sweep, demand):
-        command.add_argument("--device", default="meta", help="meta, cpu or cuda: selects the kernels (default: meta)")
-    experts = "grouped_mm, batched_mm, or eager except on meta (default: grouped_mm)"
+        command.add_argument("--device", default="meta", help=f"{listed(DEVICES)}; selects the kernels (default: meta)")
+    experts = f"{listed(EXPERTS)}; on meta not eager (default: grouped_mm)"
     for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
-        command.add_argument("--attention", default="sdpa", help="sdpa or eager (default: sdpa)")
+        command.add_argument("--attention", default="sdpa", help=f"{listed(ATTENTIONS)} (default: sdpa)")
         command.add_argument("--experts", default="grouped_mm", help=experts)
     for command in (cost, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
-        command.add_argument("--dtype", default="bfloat16", help=f"{', '.join(DTYPE_BYTES)} (default: bfloat16)")
+        command.add_argument("--dtype", default="bfloat16", help=f"{listed(tuple(DTYPE_BYTES))} (default: bfloat16)")
     return parser
 
 
@@ -159,7 +160,7 @@ def _file(text: str) -> Path:
 
 
 def _choices(folder: str) -> str:
-    return f"{', '.join(stored.names(folder))} (default: deepseek-ocr-v1-base)"
+    return f"{listed(stored.names(folder))} (default: deepseek-ocr-v1-base)"
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         main(["capacity", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "Without --crop-grid, --image-size, --mode or --mix it plans text only" in told
-    assert "grouped_mm, batched_mm, or eager except on meta (default: grouped_mm)" in told
+    assert "grouped_mm, batched_mm or eager; on meta not eager (default: grouped_mm)" in told
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 MOST: Final = 1 << 31
@@ -14,6 +15,12 @@ def accept(field: str, got: object, accepted: tuple[object, ...]) -> None:
     """Raise ValueError, naming the field, the value and the choices, unless `got` is one of `accepted`."""
     if got not in accepted:
         raise ValueError(f"{field}: got {got!r}, accepted: {', '.join(map(str, accepted))}")
+
+
+def listed(values: Sequence[str]) -> str:
+    """The accepted values as an option's help offers them: `sdpa or eager`."""
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:

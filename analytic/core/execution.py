@@ -14,6 +14,12 @@ Experts = Literal["grouped_mm", "batched_mm", "eager"]
 Backend = Literal["eager", "compile", "cudagraph"]
 AttentionKernel = Literal["eager", "math", "fused"]
 
+DEVICES: Final = get_args(Device)
+ATTENTIONS: Final = get_args(Attention)
+EXPERTS: Final = get_args(Experts)
+BACKENDS: Final = get_args(Backend)
+"""The accepted values, for help texts and for checks."""
+
 DTYPE_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 INSTEAD: Final = {
     ("compile", "meta"): "meta has shapes and no times; add --device cpu --preset tiny",
@@ -52,11 +58,11 @@ class Execution:
     framework: Framework = field(default_factory=installed, repr=False)
 
     def __post_init__(self) -> None:
-        accept("device", self.device, get_args(Device))
-        accept("attention", self.attention, get_args(Attention))
-        accept("experts", self.experts, get_args(Experts))
+        accept("device", self.device, DEVICES)
+        accept("attention", self.attention, ATTENTIONS)
+        accept("experts", self.experts, EXPERTS)
         accept("dtype", self.dtype, tuple(DTYPE_BYTES))
-        accept("backend", self.backend, get_args(Backend))
+        accept("backend", self.backend, BACKENDS)
         if self.backend == "cudagraph" and self.device != "cuda":
             raise ValueError(
                 f"backend: got cudagraph on device {self.device}, accepted: on cuda only; "

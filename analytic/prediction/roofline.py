@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from analytic.core.checks import accept, whole
 from analytic.core.op import Count
 
 ContextLenMode = Literal["auto", "fixed", "max"]
+CONTEXT_LEN_MODES: Final = get_args(ContextLenMode)
 Convention = Literal["executed", "useful"]
 
 
@@ -96,7 +97,7 @@ def decode_context_len(
 
     Raises ValueError for another mode, and for `fixed` without a length or a length without `fixed`.
     """
-    accept("context_len_mode", mode, ("auto", "fixed", "max"))
+    accept("context_len_mode", mode, CONTEXT_LEN_MODES)
     if (mode == "fixed") != (fixed is not None):
         needs = "a length (context_len_fixed)" if mode == "fixed" else "no context_len_fixed"
         raise ValueError(f"context_len_fixed: got {fixed} with context_len_mode {mode!r}, accepted: {needs}")
