@@ -329,6 +329,21 @@ def test_runs_of_which_none_can_be_read_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_fails_a_merge_and_leaves_its_result(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = kept(only(whole, "vision"), tmp_path)
+    monkeypatch.setattr("fixtures.distributed.merged_run.os.rename", full)
+    assert command.main([str(folder), "--output-dir", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert "vision" in printed
+    assert "NOT WRITTEN: the merged run, whose result is printed here: No space left on device" in printed
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_an_interrupted_write_leaves_no_folder(
     whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
