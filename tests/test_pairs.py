@@ -6,8 +6,20 @@ from typing import Any, ClassVar, Self
 import pytest
 
 from fixtures.ab_testing import pairs
+from fixtures.ab_testing.compare_builds import Compared, table
 from fixtures.ab_testing.conversation import WorkerError
-from fixtures.ab_testing.pairs import ROUNDS, Side, mean_wall_ratio, median_time_s, pairs_of, run_pair, until_enough
+from fixtures.ab_testing.pairs import (
+    ROUNDS,
+    Pair,
+    Side,
+    mean_wall_ratio,
+    median_time_s,
+    pairs_of,
+    ratio_contradicts_times,
+    run_pair,
+    until_enough,
+)
+from fixtures.ab_testing.pairwise import PairwiseVerdict
 from fixtures.ab_testing.worker_process import HERE, Round
 from tests.samples import JOB
 
@@ -75,6 +87,21 @@ def test_pairs_go_on_until_there_are_enough_and_alternate_who_starts() -> None:
     first = found["decode[16]"][0]
     assert median_time_s([first], "head") == pytest.approx(2.0)
     assert found["decode[16]"][1].head_s[0] == 3.0
+
+
+def test_a_ratio_may_contradict_the_medians_of_all_rounds() -> None:
+    # head is 1% faster in every pair and in the medians
+    slow = Pair(base_s=(10.0,) * 5, head_s=(9.9,) * 5, dropped=0)
+    fast = Pair(base_s=(8.0,) * 4, head_s=(7.92,) * 4, dropped=1)
+    assert not ratio_contradicts_times([slow, fast])
+    # medians of all rounds: base 8.299 of (8.0, 8.299, 9.0), head 8.36 of (7.9, 8.36, 8.9); ratios -1.3%, +0.7%, -1.1%
+    contrary = [Pair(base_s=(base,), head_s=(head,), dropped=0) for base, head in ((8.0, 7.9), (8.299, 8.36), (9.0, 8.9))]
+    assert median_time_s(contrary, "head") > median_time_s(contrary, "base")
+    assert pairs_of(contrary).mean < 0
+    assert ratio_contradicts_times(contrary)
+    (line,) = table({"decode[16]": Compared(stage="decode[16]", pairs=tuple(contrary), verdict=PairwiseVerdict.SAME)})[2:]
+    assert line.startswith("decode[16]: head / base has the other sign than the times beside it: the times are medians of")
+    assert len(table({"decode[16]": Compared(stage="decode[16]", pairs=(slow, fast), verdict=PairwiseVerdict.SAME)})) == 2
 
 
 def test_on_a_gpu_both_run_on_one_device_and_the_wall_clock_is_kept_beside_the_devices() -> None:
