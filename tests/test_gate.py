@@ -17,7 +17,7 @@ from analytic.models.deepseek_ocr.workload import MODES
 from analytic.prediction.roofline import Ceilings
 from fixtures.adapter import cache_argument
 from fixtures.baseline.exact import Block, ExactPoint, blocks, changes
-from fixtures.baseline.failure_report import explain
+from fixtures.baseline.failure_report import explain, summary
 from fixtures.baseline.gate import ExactGate, TimedGate, judged_by_time
 from fixtures.baseline.judgement import Judgement, Outcome
 from fixtures.baseline.stored import Baseline, Exact, Provenance
@@ -337,6 +337,19 @@ def test_times_are_compared_only_with_those_of_the_same_place_and_the_same_body(
     assert stale.reason == "measurement_version: 00000000 against 11111111: its times are stale"
     unknown = timed_gate(PLACE).judge(replace(timed_of(1.0), point="65"))
     assert unknown.outcome is Outcome.NEW
+
+
+def test_a_disturbed_time_is_judged_by_nobody_and_never_passes() -> None:
+    gate = timed_gate(PLACE)
+    reasons = ("other processes used 1.90 of 2 CPUs, 2 of which it needs",)
+    tenfold = replace(timed_of(10.0), reasons=reasons)
+    found = [gate.judge(tenfold), timed_gate(replace(PLACE, threads=8)).judge(tenfold), gate.judge(timed_of(1.0))]
+    assert [judgement.outcome for judgement in found] == [Outcome.DISTURBED, Outcome.DISTURBED, Outcome.SAME]
+    assert found[0].reason == reasons[0]
+    assert summary(found, require_baseline=False) == "baseline: disturbed: 2 disturbed, 1 same"
+    assert summary(found, require_baseline=True) == "baseline: FAILED: 2 disturbed, 1 same"
+    assert [judgement.fails(require_baseline=True) for judgement in found] == [True, True, False]
+    assert not any(judgement.fails(require_baseline=False) for judgement in found)
 
 
 def test_times_at_the_line_by_hand() -> None:

@@ -166,15 +166,20 @@ def test_disturbances_stand_below_the_times(
     bench = SimpleNamespace(subject=subject_on("meta", "sdpa", "grouped_mm", "tiny"), batch_size=1, results=[])
     run = summary.FinishedRun(
         bench=bench,
-        timer=SimpleNamespace(timed=["one"], watch=watch),
+        timer=SimpleNamespace(timed=["one"], watch=watch, warnings=["disturbed: decode[16]: another process"]),
         gates=None,
+        account=None,
         options=options_of(seq_len=["4096"]),
         run_id="1",
         arguments=(),
     )
     printed: list[str] = []
     summary._print_tables(run, SimpleNamespace(section=lambda *_, **__: None, write_line=printed.append))
-    assert printed[-2:] == ["the times", "disturbed: 1 other process ran on the GPU: decode[16]"]
+    assert printed[-3:] == [
+        "the times",
+        "disturbed: 1 other process ran on the GPU: decode[16]",
+        "disturbed: decode[16]: another process",
+    ]
 
 
 def test_a_timing_that_failed_leaves_no_state_to_the_next() -> None:
@@ -184,6 +189,21 @@ def test_a_timing_that_failed_leaves_no_state_to_the_next() -> None:
     watch.energy_j()
     watch.timed("decode[16]")
     assert watch.lines() == []
+
+
+def test_a_time_is_distrusted_for_heat_and_other_processes_not_for_the_power_limit_of_the_gpu() -> None:
+    def seen(**after: object) -> tuple[str, ...]:
+        watch = GpuWatch(Driver(CALM, replace(CALM, **after)))
+        watch.energy_j()
+        watch.energy_j()
+        return watch.timed("decode[16]", "prefill[16]")
+
+    assert seen(throttle_reasons=("hardware_thermal",)) == ("clocks were throttled by hardware_thermal",)
+    assert seen(compute_processes=2) == ("1 other process ran on the GPU",)
+    assert seen(throttle_reasons=("software_power_cap",)) == ()
+    assert seen(throttle_reasons=("software_power_cap", "software_thermal")) == (
+        "clocks were throttled by software_thermal",
+    )
 
 
 def test_without_a_gpu_there_is_nothing_to_watch() -> None:
