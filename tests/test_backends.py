@@ -260,8 +260,14 @@ def test_modules_of_a_graph_have_the_paths_of_the_model(name: str, path: str, fo
         ({"device": "meta", "experts": "eager"}, "--experts: got eager on device meta, .* grouped_mm or batched_mm"),
         ({"device": "cpu", "backend": "compile", "experts": "eager"}, "--experts: got eager with backend compile"),
         ({"device": "cpu", "backend": "jit"}, "--backend: got 'jit'"),
-        ({"device": "meta", "torch_profile": True}, "--torch-profile: got it for device meta, .* add --device cpu"),
-        ({"device": "meta", "analytic_hooks": True}, "--analytic-hooks: got it for device meta, .* add --device cpu"),
+        (
+            {"device": "meta", "torch_profile": True},
+            "--torch-profile: requires --device cpu or cuda; meta .* add --device cpu",
+        ),
+        (
+            {"device": "meta", "analytic_hooks": True},
+            "--analytic-hooks: requires --device cpu or cuda; meta .* add --device cpu",
+        ),
     ],
 )
 def test_ways_that_can_not_be_are_refused_by_name(options_of: Callable, given: dict[str, Any], message: str) -> None:
@@ -279,7 +285,7 @@ def test_files_of_what_is_timed_need_a_device_that_is(
     if has_cuda:
         assert options_of(preset="tiny", device="auto", **switches).analytic_hooks
     else:
-        with pytest.raises(ValueError, match="--torch-profile: got it for device meta"):
+        with pytest.raises(ValueError, match="--torch-profile: requires --device cpu or cuda"):
             options_of(preset="tiny", device="auto", **switches)
 
 
@@ -342,12 +348,12 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
 def test_a_stage_that_no_way_has_memory_for_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fixtures.profiling.variants import Ways
+    from fixtures.profiling.variants import VariantStudy
 
     def lost(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Ways, "_prepared", lost)
+    monkeypatch.setattr(VariantStudy, "_prepared", lost)
     arguments = [
         "--device",
         "cpu",

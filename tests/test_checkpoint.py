@@ -58,7 +58,7 @@ def test_the_vendors_own_folder_is_that_of_the_preset(full_spec: ModelSpec, tmp_
         (
             changed(vendors() | {"num_experts_per_tok": None}, (TEXT, "num_experts_per_tok"), 8),
             r"config.json is of another model than deepseek-ocr-v1-base: text.num_experts_per_tok: got 8, accepted: 6; "
-            r"choose the preset of the checkpoint, or a checkpoint of the preset",
+            r"choose the matching --preset, or another --checkpoint",
         ),
         (
             transformers_of("tiny"),

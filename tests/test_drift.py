@@ -15,11 +15,11 @@ from analytic.framework import TORCH, TRANSFORMERS, FrameworkProfile
 from fixtures.ab_testing.compare_builds import Compared
 from fixtures.ab_testing.pairs import Pair
 from fixtures.ab_testing.pairwise import PairwiseVerdict
-from fixtures.drift.moved import moved_between
 from fixtures.drift.overlay import asked
 from fixtures.drift.pairs import ReleasePair, page
 from fixtures.drift.report import DRIFT, Drift, DriftOutcome, lines, write
-from fixtures.drift.snapshot import OperatorWork, Seen, Snapshot, taken
+from fixtures.drift.snapshot import CaseCounts, OperatorWork, Snapshot, taken
+from fixtures.drift.snapshot_diff import moved_between
 from fixtures.drift.suite import SUITE
 from fixtures.drift.traits import Trait, explained
 
@@ -34,14 +34,14 @@ def here() -> Snapshot:
     return taken(lambda _: None, suite=FEW)
 
 
-def in_prefill(snapshot: Snapshot, change: Callable[[Seen], Seen]) -> Snapshot:
+def in_prefill(snapshot: Snapshot, change: Callable[[CaseCounts], CaseCounts]) -> Snapshot:
     return replace(snapshot, cases={**snapshot.cases, "prefill[1]": change(snapshot.cases["prefill[1]"])})
 
 
-def with_quantity(name: str, group: str, more: int) -> Callable[[Seen], Seen]:
+def with_quantity(name: str, group: str, more: int) -> Callable[[CaseCounts], CaseCounts]:
     """A case in which the routers do more of one quantity."""
 
-    def change(seen: Seen) -> Seen:
+    def change(seen: CaseCounts) -> CaseCounts:
         held = (GATE, group, name)
         place = next(place for place in seen.operators if place[0] == GATE)
         work = seen.operators[place]
@@ -125,7 +125,7 @@ def test_a_release_without_a_profile_that_traits_describe_needs_one(here: Snapsh
 
 
 def test_work_parameters_and_memory_that_moved_are_listed_once(here: Snapshot) -> None:
-    def change(seen: Seen) -> Seen:
+    def change(seen: CaseCounts) -> CaseCounts:
         doubled = {
             held: value * (2 if held == (GATE, "parameters", "parameter_bytes") else 1)
             for held, value in seen.quantities.items()

@@ -25,7 +25,17 @@ from fixtures.distributed import __main__ as fleet
 from fixtures.distributed.merged import MergeError
 from fixtures.distributed.merged_run import MERGED
 from fixtures.distributed.options import DistributedOptions
-from fixtures.distributed.tasks import Answered, Done, FleetError, Gone, News, Ready, Shift, Task, Tasks
+from fixtures.distributed.tasks import (
+    Done,
+    FleetError,
+    Scheduler,
+    Task,
+    TaskFinished,
+    Tasks,
+    WorkerEvent,
+    WorkerLost,
+    WorkerReady,
+)
 from fixtures.plugin.worker_session import by_benchmark
 from fixtures.validation.bench import Bench
 
@@ -35,18 +45,20 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 
 class Scripted:
-    """A crew whose workers do as the script says: what becomes of a start, and of the attempts at a benchmark."""
+    """A pool whose workers do as the script says: what becomes of a start, and of the attempts at a benchmark."""
 
     def __init__(self, *, starts: Sequence[str] = (), lost: dict[str, int] | None = None) -> None:
         self._starts, self._lost = deque(starts), dict(lost or {})
-        self._news: deque[News] = deque()
+        self._news: deque[WorkerEvent] = deque()
         self.hired = 0
         self.asked: list[tuple[int, str]] = []
 
-    def hire(self) -> int:
+    def start_worker(self) -> int:
         worker, self.hired = self.hired, self.hired + 1
         fate = self._starts.popleft() if self._starts else ""
-        self._news.append(Gone(worker=worker, reason=fate) if fate else Ready(worker=worker, name=f"worker {worker + 1}"))
+        self._news.append(
+            WorkerLost(worker=worker, reason=fate) if fate else WorkerReady(worker=worker, name=f"worker {worker + 1}")
+        )
         return worker
 
     def ask(self, worker: int, benchmark: str) -> None:
@@ -54,41 +66,41 @@ class Scripted:
         left = self._lost.get(benchmark, 0)
         if left:
             self._lost[benchmark] = left - 1
-            self._news.append(Gone(worker=worker, reason="killed"))
+            self._news.append(WorkerLost(worker=worker, reason="killed"))
         else:
-            self._news.append(Answered(worker=worker, record={"of": benchmark}, failures=()))
+            self._news.append(TaskFinished(worker=worker, record={"of": benchmark}, failures=()))
 
-    def news(self, timeout_s: float) -> Sequence[News]:
+    def poll(self, timeout_s: float) -> Sequence[WorkerEvent]:
         return [self._news.popleft()] if self._news else []
 
 
-def shift(crew: Scripted, tasks: Tasks, *, workers: int = 2) -> tuple[Shift, list[str]]:
+def schedule(pool: Scripted, tasks: Tasks, *, workers: int = 2) -> tuple[Scheduler, list[str]]:
     said: list[str] = []
-    return Shift(crew, tasks, workers=workers, say=said.append), said
+    return Scheduler(pool, tasks, workers=workers, say=said.append), said
 
 
 def test_every_benchmark_is_done_once_in_the_order_it_is_taken() -> None:
-    crew, tasks = Scripted(), Tasks(["a", "b", "c"])
-    work, said = shift(crew, tasks)
+    pool, tasks = Scripted(), Tasks(["a", "b", "c"])
+    work, said = schedule(pool, tasks)
     done = work.work()
     assert sorted(one.task.benchmark for one in done) == ["a", "b", "c"]
-    assert [name for _, name in crew.asked] == ["a", "b", "c"]
-    assert crew.hired == 2
+    assert [name for _, name in pool.asked] == ["a", "b", "c"]
+    assert pool.hired == 2
     assert said[-1].startswith("3 of 3: ")
     assert (tasks.losses, tasks.given_up) == ([], [])
 
 
 def test_no_more_workers_are_started_than_there_is_work() -> None:
-    crew = Scripted()
-    shift(crew, Tasks(["a"]), workers=8)[0].work()
-    assert crew.hired == 1
+    pool = Scripted()
+    schedule(pool, Tasks(["a"]), workers=8)[0].work()
+    assert pool.hired == 1
 
 
 def test_a_lost_benchmark_is_run_again_before_the_others_by_a_new_worker() -> None:
-    crew, tasks = Scripted(lost={"a": 1}), Tasks(["a", "b", "c"])
-    work, said = shift(crew, tasks, workers=1)
+    pool, tasks = Scripted(lost={"a": 1}), Tasks(["a", "b", "c"])
+    work, said = schedule(pool, tasks, workers=1)
     done = {one.task.benchmark: one for one in work.work()}
-    assert crew.asked == [(0, "a"), (1, "a"), (1, "b"), (1, "c")]
+    assert pool.asked == [(0, "a"), (1, "a"), (1, "b"), (1, "c")]
     assert done["a"].task.attempt == 2
     assert [(one.benchmark, one.attempt, one.worker, one.reason) for one in tasks.losses] == [
         ("a", 1, "worker 1", "killed")
@@ -101,8 +113,8 @@ def test_a_lost_benchmark_is_run_again_before_the_others_by_a_new_worker() -> No
 
 
 def test_a_benchmark_that_ends_every_worker_is_given_up_and_the_others_are_done() -> None:
-    crew, tasks = Scripted(lost={"a": 9}), Tasks(["a", "b"], most_attempts=2)
-    work, said = shift(crew, tasks)
+    pool, tasks = Scripted(lost={"a": 9}), Tasks(["a", "b"], most_attempts=2)
+    work, said = schedule(pool, tasks)
     assert [one.task.benchmark for one in work.work()] == ["b"]
     assert (tasks.given_up, [one.attempt for one in tasks.losses]) == (["a"], [1, 2])
     assert "worker 2 was lost (killed): a is given up after 2 attempts" in said or "a is given up" in " ".join(said)
@@ -110,24 +122,24 @@ def test_a_benchmark_that_ends_every_worker_is_given_up_and_the_others_are_done(
 
 def test_a_fleet_whose_first_worker_does_not_start_ends_with_its_words() -> None:
     with pytest.raises(FleetError, match="ERROR: --preset: got 'tin'"):
-        shift(Scripted(starts=["ERROR: --preset: got 'tin'"] * 2), Tasks(["a"]))[0].work()
+        schedule(Scripted(starts=["ERROR: --preset: got 'tin'"] * 2), Tasks(["a"]))[0].work()
 
 
 def test_what_nobody_comes_for_is_given_up_and_what_is_done_is_kept() -> None:
-    crew, tasks = Scripted(starts=["", *["no such node"] * 9], lost={"b": 1}), Tasks(["a", "b"])
-    work, said = shift(crew, tasks, workers=1)
+    pool, tasks = Scripted(starts=["", *["no such node"] * 9], lost={"b": 1}), Tasks(["a", "b"])
+    work, said = schedule(pool, tasks, workers=1)
     assert [one.task.benchmark for one in work.work()] == ["a"]
     assert tasks.given_up == ["b"]
-    assert crew.hired == 4
+    assert pool.hired == 4
     assert "no worker starts; given up: 1 benchmarks" in said
 
 
 def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixtures.distributed.tasks.START_S", 0.0)
-    crew = Scripted()
-    monkeypatch.setattr(crew, "hire", lambda: 0)
+    pool = Scripted()
+    monkeypatch.setattr(pool, "hire", lambda: 0)
     with pytest.raises(FleetError, match="no worker started within 0 s"):
-        shift(crew, Tasks(["a"]), workers=1)[0].work()
+        schedule(pool, Tasks(["a"]), workers=1)[0].work()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +281,7 @@ def test_a_fleet_ends_as_a_run_does_and_fails_for_what_was_given_up(
 
 
 def test_an_interrupted_fleet_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Interrupted(Shift):
+    class Interrupted(Scheduler):
         def work(self) -> list[Done]:
             self.done += [done("vision"), done("prefill")]
             raise KeyboardInterrupt

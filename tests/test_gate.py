@@ -316,7 +316,7 @@ def test_a_slowdown_is_split_into_work_and_efficiency() -> None:
     verdict = judged_by_time("decode[64]", STEADY, replace(timed_of(1.1025), counted=ran), threshold=0.05)
     text = explain(verdict)
     assert "(+10.3%, 99% within" in text
-    assert "+5.0% more work, +5.0% lower efficiency (time per FLOP); 105 operators where 100 were (+5.0%)" in text
+    assert "+5.0% from more work, +5.0% from lower efficiency (time per FLOP); 105 operators where 100 were (+5.0%)" in text
     larger = SimpleNamespace(executed_flops=8_000, operator_calls=100, peak_bytes=60)
     memory = judged_by_time("decode[64]", STEADY, replace(timed_of(1.0), counted=larger), threshold=0.05)
     assert (memory.outcome, memory.reason) == (Outcome.CHANGED, "peak activations +20.0%, accepted 5.0%")

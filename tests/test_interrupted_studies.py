@@ -187,16 +187,16 @@ def test_an_incomplete_study_is_no_baseline(
 def test_stages_ranked_before_an_interruption_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fixtures.profiling.variants import StageWays, Ways
+    from fixtures.profiling.variants import StageVariants, VariantStudy
 
-    ranked = Ways.stage
+    ranked = VariantStudy.stage
 
-    def second_interrupted(self: Ways, name: str) -> StageWays:
+    def second_interrupted(self: VariantStudy, name: str) -> StageVariants:
         if name == "decode[16]":
             raise KeyboardInterrupt
         return ranked(self, name)
 
-    monkeypatch.setattr(Ways, "stage", second_interrupted)
+    monkeypatch.setattr(VariantStudy, "stage", second_interrupted)
     arguments = ["--device", "cpu", "--output-dir", str(tmp_path), "--decode-steps", "2", "--ways", "eager/sdpa/grouped_mm"]
     assert backends.main([*arguments, "--stages", "prefill[16]", "decode[16]"]) == 130
     printed = capsys.readouterr()

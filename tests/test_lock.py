@@ -60,8 +60,8 @@ def test_neither_module_imports_torch() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "constraints.txt, line 1: got its end and no pin"),
-        (b"# only words\n\n", "constraints.txt, line 3: got its end and no pin"),
+        (b"", "constraints.txt, line 1: the file has no pins"),
+        (b"# only words\n\n", "constraints.txt, line 3: the file has no pins"),
         (b"torch==2.13.0\n<<<<<<< HEAD\n", "constraints.txt, line 2: got '<<<<<<< HEAD', accepted: NAME==VERSION"),
         (b"torch==2.13.0\n\x80\x00\xff", "constraints.txt, line 2: got bytes that are no UTF-8 text"),
         (b"\x00\x01", r"constraints.txt, line 1: got '\x00\x01'"),

@@ -74,14 +74,17 @@ def check_one(op: Op) -> None:
         assert shape.work > 0
         if isinstance(shape, Product):
             flops += 2 * prod(shape)
-            assert (shape.size, shape.beside) == (shape.sum_length, 0 if isinstance(shape, Convolution) else shape.rows)
+            assert (shape.size, shape.second_size) == (
+                shape.sum_length,
+                0 if isinstance(shape, Convolution) else shape.rows,
+            )
         elif isinstance(shape, AttentionShape):
             flops += 2 * shape.groups * shape.queries * shape.keys * shape.head_dim * 2
-            assert (shape.size, shape.beside) == (shape.keys, shape.head_dim)
+            assert (shape.size, shape.second_size) == (shape.keys, shape.head_dim)
         else:
             assert isinstance(shape, Broadcast)
             written += shape.outer * shape.side**2 * shape.b
-            assert (shape.size, shape.beside) == (written, shape.side)
+            assert (shape.size, shape.second_size) == (written, shape.side)
     assert op.executed_flops == flops
     assert written in (0, op.written_bytes)
     if op.kind in PRODUCT_KINDS:
@@ -128,7 +131,7 @@ def test_shapes_hold_arrays() -> None:
     tokens = np.array([1, 7, 64])
     (op,) = (op for op in MoEGate(spec=FULL.text, tokens=tokens, run=CPU).tree("gate").ops if op.shapes)
     assert (op.shapes[0].work == op.executed_flops).all()
-    assert (op.shapes[0].beside == tokens).all()
+    assert (op.shapes[0].second_size == tokens).all()
 
 
 @pytest.mark.parametrize("transformers", ["5.23.0", "5.24.0"])
@@ -138,7 +141,7 @@ def test_the_routers_sums_are_as_long_as_the_model_is_wide(transformers: str, dt
     product, routed = MoEGate(spec=TINY.text, tokens=64, run=run).tree("gate").ops
     assert TINY.text.hidden_size == 64
     assert product.shapes == (Product(rows=64, sum_length=64, columns=8),)
-    assert (product.shapes[0].size, product.shapes[0].beside) == (64, 64)
+    assert (product.shapes[0].size, product.shapes[0].second_size) == (64, 64)
     assert (product.rate_class, routed.rate_class) == (ShapeClass.PRODUCT, ShapeClass.GATE)
 
 

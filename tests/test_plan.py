@@ -152,7 +152,7 @@ def test_a_plan_is_kept_as_json_csv_and_a_picture(capsys: pytest.CaptureFixture[
         ([*RECORDED, "--mix", "base=1"], "did not time vision[base], prefill[290], decode[290]"),
         ([*RECORDED, "--mix", "2x1=1", "--seq-len", "1024", "--memory-gb", "0.01"], "batches of 1, accepted: at most 0"),
         ([*MIX, "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a writable folder"),
-        ([*MIX, "--memory-gb", "6", "--output-dir", "out"], "memory: got 6 GB, which no page fits in"),
+        ([*MIX, "--memory-gb", "6", "--output-dir", "out"], "memory: 6 GB is too small for one page"),
     ],
 )
 def test_bad_input_is_named_and_exits_with_2(

@@ -142,7 +142,9 @@ def spreads(path: Path) -> object:
 
 def predicted(path: Path) -> object:
     found = rates.read(path)
-    return [kind.at(size, beside=beside) for kind in found.classes.values() for size in (1, 64, 1e9) for beside in (0, 64)]
+    return [
+        kind.at(size, second_size=beside) for kind in found.classes.values() for size in (1, 64, 1e9) for beside in (0, 64)
+    ]
 
 
 RECORDS = [f"record.v{number}" for number in range(1, 6)]

@@ -26,7 +26,7 @@ class Made:
 
     batch_size: int | None = None
     source: str = "floor"
-    told: str = "made up"
+    description: str = "made up"
     file: None = None
 
     def vision_s(self, page: PageShare) -> float:
@@ -143,7 +143,7 @@ def test_nothing_that_is_slower_than_the_floor_gives_more_pages(slower: float, p
     device, mix = hardware.device("h200"), mix_of("2x3=0.5", "base=0.5")
     floor = floor_times(SPEC, RUN, device)
     other = ClosedFormTimes(
-        SPEC, RUN, source="predicted", told="", file=None, seconds=lambda root: slower * floor._seconds(root)
+        SPEC, RUN, source="predicted", description="", file=None, seconds=lambda root: slower * floor._seconds(root)
     )
     assert service(mix, floor, pages).pages_per_s >= service(mix, other, pages).pages_per_s * (1 - 1e-12)
 

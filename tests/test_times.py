@@ -51,8 +51,8 @@ def test_a_record_gives_its_medians() -> None:
     assert times.vision_s(mix.pages[0]) == medians["vision[gundam-2x1]"]
     assert times.prefill_s(mix.pages[0]) == medians["prefill[1024]"]
     assert times.step_s(mix, 1) == medians["decode[1024]"]
-    assert "measured, medians of" in times.told
-    assert "the mean of the first" in times.told
+    assert "measured, medians of" in times.description
+    assert "the mean of the first" in times.description
 
 
 def test_a_page_is_found_by_its_views_too() -> None:
@@ -80,9 +80,9 @@ def test_what_was_not_timed_is_named_with_the_command_that_times_it() -> None:
 
 def test_a_record_that_names_its_backend_says_so() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    assert ", eager, batch 1;" in RecordedTimes(record, file="record.json").told
+    assert ", eager, batch 1;" in RecordedTimes(record, file="record.json").description
     record["timed"]["execution"]["backend"] = "compile"
-    assert ", compile, batch 1;" in RecordedTimes(record, file="record.json").told
+    assert ", compile, batch 1;" in RecordedTimes(record, file="record.json").description
 
 
 def test_a_stage_that_was_timed_twice_is_refused(changed: Callable[..., Path]) -> None:
@@ -128,7 +128,7 @@ def test_the_times_of_an_earlier_record_are_read(version: int) -> None:
 
 def test_predicted_times_say_whose_rates_they_are_from() -> None:
     times, mix = predicted_times(TINY, RUN, RATES, file="rates.json", device="h200"), mix_of("2x1=1")
-    assert "NVIDIA H200 (rates.json)" in times.told
+    assert "NVIDIA H200 (rates.json)" in times.description
     slower = ClassRates(start_s=0.0, curves={0: RateCurve((1.0,), (1e10,))})
     slow = replace(RATES, classes=dict.fromkeys(RATES.classes, slower))
     slower = predicted_times(TINY, RUN, slow, file="rates.json", device=None)
@@ -153,4 +153,4 @@ def test_rates_of_something_else_are_refused(changes: dict[str, Any], device: st
 def test_a_device_without_a_unit_for_the_dtype_has_no_floor() -> None:
     with pytest.raises(ValueError, match="dtype: got bfloat16, which t4 has no unit for, accepted: float16, float32"):
         floor_times(TINY, replace(RUN, dtype="bfloat16"), hardware.device("t4"))
-    assert "a lower bound" in floor_times(TINY, RUN, hardware.device("t4")).told
+    assert "a lower bound" in floor_times(TINY, RUN, hardware.device("t4")).description

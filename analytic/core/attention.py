@@ -60,7 +60,7 @@ class AttentionShape:
         return self.keys
 
     @property
-    def beside(self) -> int:
+    def second_size(self) -> int:
         """Head width."""
         return self.head_dim
 

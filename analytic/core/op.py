@@ -54,7 +54,7 @@ class Shape(Protocol):
 
     work    the quantity divided by the rate: FLOPs, or bytes written by a broadcast
     size    position on the curves of its class: length of sums, positions attended to, or bytes written
-    beside  second size if the class has one, else 0: rows, head width, or length of the innermost axis
+    second_size  second size if the class has one, else 0: rows, head width, or length of the innermost axis
     """
 
     @property
@@ -62,7 +62,7 @@ class Shape(Protocol):
     @property
     def size(self) -> Count: ...
     @property
-    def beside(self) -> Count: ...
+    def second_size(self) -> Count: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

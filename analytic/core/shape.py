@@ -33,7 +33,7 @@ class Product(NamedTuple):
         return self.sum_length
 
     @property
-    def beside(self) -> Count:
+    def second_size(self) -> Count:
         """Rows."""
         return self.rows
 
@@ -44,7 +44,7 @@ class Convolution(Product):
     __slots__ = ()
 
     @property
-    def beside(self) -> Count:
+    def second_size(self) -> Count:
         """0: its rate depends on the length of its sums alone."""
         return 0
 
@@ -67,6 +67,6 @@ class Broadcast(NamedTuple):
         return self.work
 
     @property
-    def beside(self) -> int:
+    def second_size(self) -> int:
         """The length of the innermost axis."""
         return self.side

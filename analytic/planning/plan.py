@@ -81,7 +81,7 @@ class Plan:
             if times is None
             else {
                 "source": times.source,
-                "told": times.told,
+                "told": times.description,
                 "file": times.file,
                 "batch_size": times.batch_size,
                 "assumed": list(self.assumed),

@@ -21,7 +21,8 @@ def drawn(plan: Plan) -> Figure:
     """The chart, with a marker at the maximum of each line. Raises ValueError if there is nothing to draw."""
     if plan.times is None or not plan.services:
         raise ValueError(
-            f"memory: got {plan.memory_bytes / 1e9:g} GB, which no page fits in, accepted: more, to have pages/s to draw"
+            f"memory: {plan.memory_bytes / 1e9:g} GB is too small for one page of the mix: there are no pages/s to "
+            f"draw; plan with more memory"
         )
     chart, axes = figure(size_in=SIZE_IN)
     if len(plan.pages) > 1:

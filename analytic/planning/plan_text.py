@@ -19,7 +19,7 @@ WIDTH: Final = 124
 
 def lines(found: Plan) -> list[str]:
     """The lines to print, with a memory breakdown if all pages have the same shape."""
-    printed = [] if found.times is None else [f"times: {found.times.told}"]
+    printed = [] if found.times is None else [f"times: {found.times.description}"]
     printed += [_heading(found)]
     if len(found.pages) == 1:
         printed += _memory_lines(found)

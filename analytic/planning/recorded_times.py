@@ -43,7 +43,7 @@ class RecordedTimes:
         self._labels = _labels_by_views(loaded["points"], self._times)
         self.backend: str = loaded["timed"]["execution"]["backend"]
         tokens = " or ".join(str(units) for units in sorted(steps for steps in decoded if steps is not None)) or "some"
-        self.told = (
+        self.description = (
             f"measured, medians of {file} on {self.device_name or 'a device without a name'}, {self.backend}, batch "
             f"{self.batch_size}; a decode step is the mean of the first {tokens} after the prefill"
         )

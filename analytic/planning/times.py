@@ -27,7 +27,7 @@ class Times(Protocol):
     """Times in seconds of the calls for a page.
 
     source      origin of the times
-    told        the same as a sentence for the reader
+    description  the same as a sentence for the reader
     file        file the times come from; None for a datasheet
     batch_size  pages that pass each stage together, as measured; None if a page enters alone and any number of pages
                 decodes together
@@ -36,7 +36,7 @@ class Times(Protocol):
     @property
     def source(self) -> Source: ...
     @property
-    def told(self) -> str: ...
+    def description(self) -> str: ...
     @property
     def file(self) -> str | None: ...
     @property
@@ -61,11 +61,11 @@ class ClosedFormTimes:
         run: Execution,
         *,
         source: Source,
-        told: str,
+        description: str,
         file: str | None,
         seconds: Callable[[DeepseekOCRModel], float],
     ) -> None:
-        self.source, self.told, self.file = source, told, file
+        self.source, self.description, self.file = source, description, file
         self.batch_size: int | None = None
         self._root = model_of(spec, run=run)
         self._seconds = seconds
@@ -104,8 +104,8 @@ def floor_times(spec: ModelSpec, run: Execution, device: DevicePeaks) -> ClosedF
         spec,
         run,
         source="floor",
-        told=f"floor, the roofline of {device.name}'s datasheet ({peak / 1e12:,.4g} TFLOP/s, {bandwidth / 1e9:,.0f} GB/s): "
-        f"a lower bound on time, so pages/s are upper bounds",
+        description=f"floor, the roofline of {device.name}'s datasheet ({peak / 1e12:,.4g} TFLOP/s, "
+        f"{bandwidth / 1e9:,.0f} GB/s): a lower bound on time, so pages/s are upper bounds",
         file=None,
         seconds=seconds,
     )
@@ -130,7 +130,7 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
         spec,
         run,
         source="predicted",
-        told=f"predicted, every operator at the measured rate of its class on {rates.device_name} ({file})",
+        description=f"predicted, every operator at the measured rate of its class on {rates.device_name} ({file})",
         file=file,
         seconds=lambda root: predict([root.tree()], rates).time_s,
     )

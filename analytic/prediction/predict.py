@@ -118,7 +118,9 @@ class _Clock:
     def _shaped_s(self, op: Op) -> float:
         """Seconds of every product (or attention, or broadcast) at the rate for its sizes."""
         of_class = self._rates.classes[op.rate_class]
-        return sum(int(shape.work) / of_class.at(int(shape.size), beside=int(shape.beside)) for shape in op.shapes)
+        return sum(
+            int(shape.work) / of_class.at(int(shape.size), second_size=int(shape.second_size)) for shape in op.shapes
+        )
 
     def _memory_s(self, op: Op) -> float:
         """Seconds of memory traffic, with weights from memory unless they stay in the cache."""

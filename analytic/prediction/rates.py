@@ -57,12 +57,12 @@ class ClassRates:
                 f"start_s: got {self.start_s}, {len(self.curves)} curves; accepted: seconds, at least one curve"
             )
 
-    def at(self, size: float, *, beside: float = 0) -> float:
-        """The rate at `size`, with the second size `beside`."""
+    def at(self, size: float, *, second_size: float = 0) -> float:
+        """The rate at `size`, with the second size `second_size`."""
         if len(self.curves) == 1:
             return next(iter(self.curves.values())).at(size)
         keys = sorted(self.curves)
-        return _between(keys, [self.curves[key].at(size) for key in keys], beside)
+        return _between(keys, [self.curves[key].at(size) for key in keys], second_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
