@@ -137,7 +137,7 @@ def test_what_nobody_comes_for_is_given_up_and_what_is_done_is_kept() -> None:
 def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixtures.distributed.tasks.START_S", 0.0)
     pool = Scripted()
-    monkeypatch.setattr(pool, "hire", lambda: 0)
+    monkeypatch.setattr(pool, "start_worker", lambda: 0)
     with pytest.raises(FleetError, match="no worker started within 0 s"):
         schedule(pool, Tasks(["a"]), workers=1)[0].work()
 
