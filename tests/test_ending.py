@@ -69,6 +69,13 @@ def test_a_signal_is_a_sentence_and_its_exit_code(started: Callable, number: int
     assert said == f"command: {reason}; nothing more was written\n"
 
 
+def test_a_signal_that_a_library_raises_as_its_own_keeps_its_code(started: Callable) -> None:
+    process = started(body="try: time.sleep(60)\n        except KeyboardInterrupt: raise KeyboardInterrupt")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (143, "command: terminated (SIGTERM); nothing more was written\n")
+
+
 def test_the_same_signal_to_process_and_group_is_one_event(started: Callable) -> None:
     process = started(last="time.sleep(0.2)")
     process.send_signal(signal.SIGTERM)

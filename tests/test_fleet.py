@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -395,6 +397,40 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_is_that_of_one_pr
     assert {one["benchmark"]: one["attempt"] for one in index["points"]}[loss["benchmark"]] == 2
     alone = json.loads(json.dumps(small_points(subject_on, options_of)))
     assert RECORD.read(folder / "record.json")["points"] == alone
+
+
+@needs_ray
+def test_a_terminated_fleet_keeps_what_is_done_and_leaves_no_worker(tmp_path: Path) -> None:
+    options = ["--workers", "1", "--preset", "tiny", "--seq-len", "64,500,1000", "--decode-steps", "2"]
+    command = [sys.executable, "-m", "fixtures.distributed", *options, "--output-dir", str(tmp_path)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=stored.ROOT, env=environment
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("1 of "):  # the first benchmark is done
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143, said
+    assert "fleet: INCOMPLETE: terminated (SIGTERM); missing: " in said[-1]
+    (path,) = tmp_path.glob("2*/record.json")
+    found = RECORD.read(path)
+    assert (len(found["points"]), found["incomplete"]["reason"]) == (1, "terminated (SIGTERM)")
+    until = time.monotonic() + 30
+    while (left := running(str(tmp_path))) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+
+
+def running(word: str) -> list[str]:
+    """The commands with `word` of the processes that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            found.append(path.read_text().replace("\0", " "))
+    return [command for command in found if word in command]
 
 
 @needs_ray

@@ -46,8 +46,15 @@ def in_group(group: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
-def test_no_process_outlives_a_study(tmp_path: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "code"),
+    [
+        (os.kill, signal.SIGTERM, 143),  # to the study alone, as a scheduler does
+        (os.kill, signal.SIGKILL, -signal.SIGKILL),
+        (os.killpg, signal.SIGINT, 130),  # to all processes, as a terminal does
+    ],
+)
+def test_no_process_outlives_a_study(tmp_path: Path, send: Callable[[int, int], None], number: int, code: int) -> None:
     command = [sys.executable, "-m", "fixtures.ab_testing.noise", "--processes", "2", "decode[16]"]
     process = subprocess.Popen(
         [*command, "--output-dir", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -57,10 +64,11 @@ def test_no_process_outlives_a_study(tmp_path: Path, number: int, code: int) -> 
         until = time.monotonic() + 60
         while not any("fixtures.worker" in one for one in in_group(process.pid)) and time.monotonic() < until:
             time.sleep(0.05)
-        process.send_signal(number)  # to the study alone, as a scheduler does
+        send(process.pid, number)
         _, said = process.communicate(timeout=60)
         assert process.returncode == code
-        assert said == ("noise: terminated (SIGTERM); no process was kept\n" if code == 143 else "")
+        reasons = {143: "terminated (SIGTERM)", 130: "interrupted (Ctrl-C)"}
+        assert said == (f"noise: {reasons[code]}; no process was kept\n" if code in reasons else "")
         while in_group(process.pid) and time.monotonic() < until:
             time.sleep(0.05)
         assert in_group(process.pid) == []

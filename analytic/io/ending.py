@@ -6,6 +6,7 @@ at once. What was kept then carries an `Incomplete`.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -24,7 +25,11 @@ ONE_EVENT_S: Final = 0.5
 """A signal within this time of the first is the same event: `timeout` sends its signal to the process and to its group."""
 FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
 """What writing to a full, limited or broken disk fails with."""
+PR_SET_PDEATHSIG: Final = 1
+"""Of linux/prctl.h."""
 MOST_NAMED: Final = 12
+_received: Final[list[signal.Signals]] = []
+"""The signal that ends this process, once there is one; a library in C may raise another exception for it than ours."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -107,10 +112,12 @@ def stoppable() -> Iterator[None]:
         yield
         return
     first_s: list[float] = []
+    _received.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not first_s:
             first_s.append(time.monotonic())
+            _received.append(signal.Signals(number))
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
         if time.monotonic() - first_s[0] > ONE_EVENT_S:
             signal.signal(number, signal.SIG_DFL)
@@ -126,6 +133,12 @@ def stoppable() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def end_with_parent() -> None:
+    """Let the system send this process SIGTERM when the one that started it ends, however that ends; on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -176,10 +189,9 @@ def lacks_memory(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """What ended the command, in a few words."""
-    if isinstance(error, Terminated):
-        return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted (Ctrl-C)"
+        number = _signal_of(error)
+        return "interrupted (Ctrl-C)" if number == signal.SIGINT else str(Terminated(number))
     if lacks_memory(error):
         return "out of memory"
     if isinstance(error, OSError) and error.strerror:
@@ -189,11 +201,15 @@ def reason_of(error: BaseException) -> str:
 
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that `error` ended."""
-    if isinstance(error, Terminated):
-        return 128 + error.number
     if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
+        return 128 + _signal_of(error)
     return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else 1
+
+
+def _signal_of(error: KeyboardInterrupt) -> signal.Signals:
+    if isinstance(error, Terminated):
+        return error.number
+    return _received[0] if _received else signal.SIGINT
 
 
 def say(text: str) -> None:
