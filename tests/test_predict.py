@@ -169,6 +169,11 @@ def test_a_curve_is_a_power_law_between_its_points_and_flat_beyond() -> None:
     assert (curve.at(1), curve.at(10), curve.at(1e9)) == (5.0, pytest.approx(5.0), 50.0)
 
 
+def test_sizes_that_a_float_does_not_tell_apart_have_a_rate() -> None:
+    curve = RateCurve((10**20, 10**20 + 2), (5.0, 50.0))  # whole numbers, as JSON has them
+    assert curve.at(10**20 + 1) == 50.0
+
+
 @pytest.mark.parametrize(
     ("sizes", "given_rates"), [((), ()), ((1.0,), (1.0, 2.0)), ((2.0, 1.0), (1.0, 1.0)), ((1.0,), (0.0,))]
 )

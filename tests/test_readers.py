@@ -25,6 +25,7 @@ from analytic.models.deepseek_ocr.workload import gundam
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
 from analytic.planning import sweep
 from analytic.planning.mix import Mix
+from analytic.planning.plan import plan
 from analytic.planning.recorded_times import recorded_times
 from analytic.prediction import rates
 from analytic.prediction.hardware import HARDWARE
@@ -33,9 +34,11 @@ from fixtures.distributed.merged import Source, merge
 from fixtures.distributed.merged_run import Origin, read_run, write
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
-from fixtures.records.recorded_point import RecordedPoint
-from fixtures.report.index import index_of, row_of
+from fixtures.records import table
+from fixtures.report.index import index_of, row_of, write_index
+from fixtures.report.render import as_html
 from fixtures.report.run import run_of
+from fixtures.report.sections import page_of
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
 from fixtures.timing.medians import Noise, log_spread
 from tests.samples import measured_like, timed_like
@@ -61,8 +64,8 @@ def loaded(path: Path) -> Callable[[], Any]:
 
 def points(path: Path) -> object:
     """The points of a record as the table and the merge see them."""
-    found = [RecordedPoint.of(point) for point in RECORD.read(path)["points"]]
-    return [list(point.quantities()) for point in found]
+    merged = merge([Source(record=RECORD.read(path), where=str(path))])
+    return table.lines(merged.recorded, by_module=True)
 
 
 def page(path: Path) -> object:
@@ -284,3 +287,59 @@ def test_every_kind_of_document_is_declared_once_and_has_a_schema() -> None:
     kinds = {path.name.partition(".")[0] for path in SCHEMAS.glob("*.schema.json")}
     assert sorted(declared) == sorted(kinds)
     assert all(Document(name=name).version for name in kinds)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e308", "NaN", "9" * 400])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_number_beyond_any_measure_is_refused_by_key(name: str, number: str, tmp_path: Path) -> None:
+    kind, value = KINDS[name], example(name)
+    at = next(at for at in places(value) if type(value_at(value, at)) in (int, float))
+    path = tmp_path / kind.place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(changed(value, at, "HERE")).replace('"HERE"', number))
+    for reader in kind.readers:
+        with pytest.raises(ValueError, match=rf"{path}: .*{re.escape(str(at[-1]))}.*: got {number[:6]}"):
+            reader(path)
+
+
+def value_at(value: Any, at: tuple[Any, ...]) -> Any:
+    for key in at:
+        value = value[key]
+    return value
+
+
+EXTREMES = {"time": (1.1e-15, 1e9), "flops": (1, 10**23), "bytes": (1, 10**23), "rate": (1.1e-15, 1e24)}
+
+
+def stretched(value: Any, place: int, name: str = "") -> Any:
+    """`value` with every time, rate and amount of work at the least or the most that a schema accepts."""
+    if isinstance(value, dict):
+        return {
+            key: stretched(item, place, name if key in ("datasheet", "measured") else key) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [stretched(item, place, name) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    kind = "rate" if name.endswith("_per_s") else "time" if name.endswith("_s") else name.rpartition("_")[2]
+    return EXTREMES[kind][place] if kind in EXTREMES else value
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["least", "most"])
+def test_the_most_absurd_numbers_that_are_accepted_end_in_a_page_and_an_index(tmp_path: Path, place: int) -> None:
+    value = stretched(example("record.v5"), place)
+    for number in range(3):
+        RECORD.write(tmp_path / f"2026112{number}-000000-1" / "record.json", value)
+    text = as_html(page_of(run_of(RECORD.current(value, where="a record"))))
+    assert "<html" in text
+    assert "20261121-000000-1" in write_index(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["least", "most"])
+def test_the_most_absurd_times_that_are_accepted_end_in_a_plan(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "record.json"
+    RECORD.write(path, stretched(example("record.v5"), place))
+    spec, mix = ModelSpec.from_preset("tiny"), Mix.of_one(gundam(CropGrid.parse("2x1")), seq_len=1024, new_tokens=17)
+    times = recorded_times(path, mix, spec, TINY_CPU, device=None)
+    found = plan(spec, TINY_CPU, mix, device=None, memory_bytes=10**11, times=times, price_per_hour=3.0)
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))

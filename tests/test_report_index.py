@@ -1,6 +1,8 @@
 """The index over runs: every run with its verdict, damaged ones too, and a pointer to the latest."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,64 @@ def test_runs_of_every_schema_are_listed_newest_first_and_the_latest_is_pointed_
     assert page.read_text() == text
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"points": 1}', '{"points": [1]}', "null"])
-def test_a_damaged_record_has_a_row_that_says_so(tmp_path: Path, text: str) -> None:
+def with_time(text: str) -> str:
+    """A record with `text` in the place of every time of a stage."""
+    return re.sub(r'"time_s": [\d.e-]+', f'"time_s": {text}', json.dumps(record()))
+
+
+DAMAGED = {
+    "empty": "",
+    "list": "[]",
+    "number": '{"points": 1}',
+    "numbers": '{"points": [1]}',
+    "null": "null",
+    "nested arrays": "[" * 100_000,
+    "nested objects": '{"points":' * 100_000,
+    "infinite time": with_time("1e999"),
+    "absurd time": with_time("1e308"),
+    "no time": with_time("0"),
+    "negative time": with_time("-1"),
+    "not a number": with_time("NaN"),
+    "time in words": with_time('"fast"'),
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_record_is_named_and_the_others_are_listed(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "20261121-000000-1", text)
-    put(tmp_path / "20261120-000000-1", json.dumps(record()))
+    for number in range(3):
+        put(tmp_path / f"2026112{number}-000000-2", json.dumps(record()))
     page = write_index(tmp_path).read_text()
-    assert "20261120-000000-1/report.html" in page
+    assert "20261120-000000-2/report.html" in page
     assert "20261121-000000-1/report.html" not in page
     assert "not a record" in page or "cannot be read" in page
+    assert "Times over the runs" in page
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"index: 20261121-000000-1/record\.json: (cannot be read|not a record): ", line)
+
+
+def test_what_is_no_file_or_no_text_stands_in_nobodys_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "20261120-000000-1", json.dumps(record()))
+    (put(tmp_path / "20261121-000000-1", "") / "record.json").write_bytes(b'{"created": "\xff"}')
+    (tmp_path / "20261122-000000-1" / "record.json").mkdir(parents=True)
+    (tmp_path / "20261123-000000-1").mkdir()
+    os.mkfifo(tmp_path / "20261123-000000-1" / "record.json")  # which nobody writes: reading it would wait for ever
+    put(Path(os.fsdecode(os.fsencode(tmp_path) + b"/20261124-\xff")), "{")
+    page = write_index(tmp_path).read_text()
+    assert "20261120-000000-1/report.html" in page
+    said = capsys.readouterr().err
+    assert "20261121-000000-1/record.json: cannot be read: not UTF-8 at byte 13" in said
+    assert "20261124-\N{REPLACEMENT CHARACTER}/record.json: cannot be read" in said
+
+
+def test_of_many_damaged_records_a_few_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        put(tmp_path / f"2026112{number}-000000-1", "{")
+    write_index(tmp_path)
+    assert len(said := capsys.readouterr().err.splitlines()) == 6
+    assert said[-1] == "index: 3 further runs cannot be read"
 
 
 def test_rows_say_passed_or_failed() -> None:

@@ -139,3 +139,22 @@ def test_a_record_of_an_earlier_schema_gets_the_fields_added_since() -> None:
         read = RECORD.read(DATA / f"{version.partition('.schema')[0]}.json")
         assert violations(read, CURRENT) == []
         assert filled(read, CURRENT) == read
+
+
+def unbounded(schema: Any, name: str = "") -> list[str]:
+    """The times, rates and amounts of work in `schema` that may be as large as they like."""
+    if isinstance(schema, list):
+        return [found for part in schema for found in unbounded(part, name)]
+    if not isinstance(schema, dict):
+        return []
+    kinds = {"number", "integer"} & set([schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", ()))
+    own = [name] if kinds and "minimum" in str(schema.keys()).lower() and "maximum" not in schema else []
+    keywords = ("anyOf", "items", "prefixItems", "additionalProperties", "properties", "$defs")
+    return own + [found for key, part in schema.items() for found in unbounded(part, name if key in keywords else key)]
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMAS.glob("*.schema.json")), ids=lambda path: path.name.partition(".schema")[0])
+def test_no_time_rate_or_amount_of_work_is_without_a_maximum(path: Path) -> None:
+    """So that their sums, ratios and logarithms are finite: add `"maximum": 1e9` to seconds, 1e24 to rates, FLOPs and bytes."""
+    found = unbounded(json.loads(path.read_text()))
+    assert [name for name in found if name.endswith(("_s", "_flops", "_bytes"))] == []

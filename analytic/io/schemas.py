@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -143,10 +144,23 @@ def _of_item(place: int, applied: Sequence[Applied]) -> Sequence[Applied]:
 
 
 @cache
-def _validator(schema: str) -> Draft202012Validator:
+def _strict() -> type[Draft202012Validator]:
+    """JSON Schema where 1.0 is no integer: nothing here writes one, and it counts or indexes nothing."""
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
-    return Draft202012Validator(_contents(schema), registry=_registry())
+    types = Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    strict: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, type_checker=types
+    )
+    return strict
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    return _strict()(_contents(schema), registry=_registry(schema))
 
 
 @cache
@@ -155,22 +169,24 @@ def _root(schema: str) -> Applied:
     from referencing import Resource
 
     contents = _contents(schema)
-    return Applied(contents, _registry().resolver_with_root(Resource.from_contents(contents)))
+    return Applied(contents, _registry(schema).resolver_with_root(Resource.from_contents(contents)))
 
 
 @cache
-def _registry() -> Any:
-    """All of `schemas/` by URN."""
+def _registry(schema: str) -> Any:
+    """The schemas that `schema` refers to, by URN."""
     from referencing import Registry, Resource
 
-    return (
-        Registry()
-        .with_resources(
-            (contents["$id"], Resource.from_contents(contents))
-            for contents in (_contents(path.name) for path in sorted(SCHEMAS.glob("*.schema.json")))
-        )
-        .crawl()
-    )
+    found = {file: _contents(file) for file in _referred_files(schema)}
+    return Registry().with_resources((each["$id"], Resource.from_contents(each)) for each in found.values()).crawl()
+
+
+@cache
+def _referred_files(schema: str) -> frozenset[str]:
+    """The files that `schema` refers to, and those that they refer to."""
+    names = re.findall(r'"\$ref": "urn:dsocr-bench:(\w+):(\d+)', (SCHEMAS / schema).read_text(encoding="utf-8"))
+    direct = {f"{name}.v{version}.schema.json" for name, version in names}
+    return frozenset(direct.union(*(_referred_files(file) for file in direct)))
 
 
 @cache

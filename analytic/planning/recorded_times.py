@@ -40,7 +40,12 @@ class RecordedTimes:
             self._times[name] = timing["time_s"]
             if timing["stage"] == "decode":
                 decoded.add(timing["units"])
-        self._labels = _labels_by_views(loaded["points"], self._times)
+        try:
+            self._labels = _labels_by_views(loaded["points"], self._times)
+        except ValueError as error:
+            raise ValueError(
+                f"record: got {file}, with a page that no model has, accepted: a record of a run; {error}"
+            ) from error
         self.backend: str = loaded["timed"]["execution"]["backend"]
         tokens = " or ".join(str(units) for units in sorted(steps for steps in decoded if steps is not None)) or "some"
         self.description = (

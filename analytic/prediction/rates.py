@@ -145,5 +145,7 @@ def _between(sizes: Sequence[float], values: Sequence[float], size: float) -> fl
     low, high = sizes[place - 1], sizes[place]
     if low <= 0:
         return values[place]
+    if high / low == 1:  # neighbours that a float does not tell apart
+        return values[place]
     share = log(size / low) / log(high / low)
     return exp(log(values[place - 1]) * (1 - share) + log(values[place]) * share)
