@@ -155,6 +155,6 @@ def unbounded(schema: Any, name: str = "") -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(SCHEMAS.glob("*.schema.json")), ids=lambda path: path.name.partition(".schema")[0])
 def test_no_time_rate_or_amount_of_work_is_without_a_maximum(path: Path) -> None:
-    """So that their sums, ratios and logarithms are finite: add `"maximum": 1e9` to seconds, 1e24 to rates, FLOPs and bytes."""
+    """So that sums, ratios and logarithms are finite: a `maximum` of 1e9 for seconds, 1e24 for rates, FLOPs and bytes."""
     found = unbounded(json.loads(path.read_text()))
     assert [name for name in found if name.endswith(("_s", "_flops", "_bytes"))] == []
