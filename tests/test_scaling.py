@@ -249,7 +249,8 @@ def test_stages_are_timed_with_their_work_checked(options_of: Any, monkeypatch: 
     options = options_of(device="cpu", preset="tiny", decode_steps="2")
     found = timed.timed(options, seq_lens=(16,), pages=(MODES["tiny"],), progress=said.append, early=EarlyEnd())
     assert [f"{one['stage']}[{one['point']}]" for one in found["stages"]] == ["prefill[16]", "decode[16]", "vision[tiny]"]
-    assert len(said) == 3
+    assert said == [*(line for line in said if line.endswith("timed on cpu")), *found["disturbances"]]
+    assert len(said) == 3 + len(found["disturbances"])
     for one in found["stages"]:
         assert one["low_s"] <= one["time_s"] <= one["high_s"]
         assert len(one["samples_s"]) >= timed.FEWEST_ROUNDS
@@ -337,3 +338,13 @@ def test_long_rounds_are_few(run_s: float, rounds: int, monkeypatch: pytest.Monk
     call = Call(stage="prefill", run=lambda: None, cost=COST, mfu_cost=COST, trees=())
     readings = iter(range(100))
     assert len(timed.rounds(call, torch.nn.Linear(1, 1), lambda: float(next(readings))).samples_s) == rounds
+
+
+def test_what_disturbed_the_processors_is_told_with_the_times(options_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "BUDGET_S", 0.01)
+    monkeypatch.setattr(timed, "LONGEST_S", 0.1)
+    busy = ("other processes used 1.90 of 2 CPUs, 2 of which it needs",)
+    monkeypatch.setattr("fixtures.machine.cpu_watch.CpuWatch.found", lambda self: busy)
+    options = options_of(device="cpu", preset="tiny", decode_steps="2")
+    found = timed.timed(options, seq_lens=(8,), pages=(), progress=lambda _: None, early=EarlyEnd())
+    assert found["disturbances"] == [f"disturbed: prefill[8], decode[8]: {busy[0]}"]
