@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from analytic.io.ending import lacks_memory
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.prediction.roofline import Ceilings
@@ -19,7 +20,6 @@ from fixtures.op_counter.ledger import Ledger
 from fixtures.timing.pages import page_times
 from fixtures.timing.physics import falling_decode, impossibilities
 from fixtures.timing.samples import DisturbedTimingError, Samples, TimedStage, measure, refuse_disturbance
-from fixtures.timing.timer import out_of_memory
 from tests.samples import COST
 
 KNOWN = Ceilings(flops_per_s=10_000, bytes_per_s=1_000)
@@ -302,4 +302,4 @@ def test_mfu_of_a_whole_page_weighs_its_stages_by_their_flops() -> None:
     ],
 )
 def test_lack_of_memory_is_told_from_other_errors(error: Exception, memory: bool) -> None:
-    assert out_of_memory(error) is memory
+    assert lacks_memory(error) is memory
