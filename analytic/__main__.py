@@ -18,6 +18,7 @@ from analytic.core.checks import listed
 from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS
 from analytic.io import stored
 from analytic.io.ending import ended
+from analytic.models.deepseek_ocr.crop_rule import RULES, TRANSFORMERS
 from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
 from analytic.planning.demand import FIRST_TOKEN_S, TOKEN_S
 
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
     crops = subparsers.add_parser("crops", help="crop grid, views and tokens of image sizes")
     crops.add_argument("sizes", nargs="+", metavar="WxH", help="image size in pixels, such as 1654x2339")
+    crops.add_argument("--images", type=int, default=1, metavar="N", help="images in the request (default: 1)")
     crops.add_argument("--json", action="store_true", help="one JSON object per size")
+    _add_crop_rule(crops)
     crops.set_defaults(command=commands.crops_command)
 
     sweep = subparsers.add_parser("sweep", help="a scaling table over sequence lengths and views, as JSON and CSV")
@@ -144,7 +147,14 @@ def _add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     image.add_argument("--image-size", metavar="WxH", help="page in pixels, cut as the model cuts it")
     image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(MODES)}")
     image.add_argument("--no-image", action="store_true", help="the decoder only, without vision")
+    _add_crop_rule(command)
     return image
+
+
+def _add_crop_rule(command: argparse.ArgumentParser) -> None:
+    rules = ", ".join(f"{rule.name} (at most {rule.max_tiles} tiles)" for rule in RULES.values())
+    command.add_argument("--served-by", metavar="NAME", help=f"who cuts the page: {rules} (default: {TRANSFORMERS.name})")
+    command.add_argument("--max-tiles", type=int, metavar="N", help="most tiles of a page (default: those of --served-by)")
 
 
 def _folder(text: str) -> Path:

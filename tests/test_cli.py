@@ -75,6 +75,8 @@ def test_crops_gives_one_object_a_size(capsys: pytest.CaptureFixture[str]) -> No
             "global_tokens": 273,
             "local_tokens": 630,
             "image_tokens": 903,
+            "served_by": "transformers",
+            "max_tiles": 9,
         },
         {"size": "600x400", "grid": None, "views": 1, "global_tokens": 273, "local_tokens": 0, "image_tokens": 273},
     ]
@@ -177,3 +179,21 @@ def test_neither_help_nor_cost_imports_torch() -> None:
     cost, plan = ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["capacity", "--device", "h200", "--mix", "base=1"]
     for arguments in (["cost", "--help"], cost, ["crops", "10x10"], plan):
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+
+
+def test_a_page_is_cut_as_its_engine_cuts_it_and_the_output_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    vllm = "crop rule: vllm, at most 6 tiles; images of a request with several are not cut (default: at most 9)\n"
+    assert main(["crops", "2048x2048", "--served-by", "vllm"]) == 0
+    assert capsys.readouterr().out.startswith(vllm)
+    for command in ("cost --seq-len 1300", "predict --device xeon-2-threads --seq-len 1300", "capacity --device h200"):
+        assert main([*command.split(), "--image-size", "2048x2048", "--served-by", "vllm"]) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(vllm)
+        assert "gundam-2x2" in printed
+    assert main(["cost", "--seq-len", "1300", "--image-size", "2048x2048", "--json", "--max-tiles", "4"]) == 0
+    workload = json.loads(capsys.readouterr().out)["workload"]
+    assert (workload["page"], workload["served_by"], workload["max_tiles"]) == ("gundam-2x2", "max4", 4)
+    assert main(["capacity", "--device", "h200", "--mix", "slide-16x9=1", "--served-by", "vllm", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["crop_rule"] == {"served_by": "vllm", "max_tiles": 6}
+    assert (answer["pages"][0]["page"], answer["pages"][0]["image_tokens"]) == ("slide-16x9-vllm", 483)

@@ -1,10 +1,13 @@
 """The table of stages, and the one way in which a benchmark is named and read back."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fixtures.config.points import vision_points
+from fixtures.config.run_options import RunOptions
 from fixtures.config.stages import PARTS, STAGE, STAGES, TIMED_STAGES, BenchmarkId
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,3 +73,19 @@ def test_names_are_made_and_read_in_one_place() -> None:
         if made.search(path.read_text(encoding="utf-8"))
     }
     assert found == {"fixtures/config/stages.py", "fixtures/config/points.py"}
+
+
+def test_pages_given_by_their_size_are_cut_by_the_rule_and_named_after_it(options_of: Callable[..., RunOptions]) -> None:
+    given = options_of(served_by="vllm", image_size=["2048x2048"], seq_len=["1300"])
+    (point,) = vision_points(given)
+    assert (point.label, str(point.page.grid)) == ("2048x2048px-vllm", "2x2")
+    labels = [point.label for point in vision_points(options_of(served_by="vllm"))]
+    assert {"slide-16x9-vllm", "gundam-2x3", "base"} <= set(labels)
+    assert not {"gundam-3x3", "slide-16x9"} & set(labels)
+    assert {"slide-16x9", "gundam-3x3"} <= {point.label for point in vision_points(options_of())}
+    with pytest.raises(ValueError, match="--crop-grid: got 3x3"):
+        options_of(max_tiles="6", crop_grid=["3x3"])
+    with pytest.raises(ValueError, match="--served-by: got 'sglang', accepted: transformers, vllm"):
+        options_of(served_by="sglang")
+    with pytest.raises(ValueError, match="--max-tiles: got 12, accepted: 2 to 9"):
+        options_of(max_tiles="12")

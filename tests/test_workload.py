@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 
 from analytic.io import stored
 from analytic.io.schemas import SCHEMAS
-from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid, crop_grid_for
-from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
+from analytic.models.deepseek_ocr.crop_rule import (
+    ALL_GRIDS,
+    RULES,
+    CropGrid,
+    CropRule,
+    crop_grid_for,
+    crop_rule,
+    split_label,
+)
+from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam, page_of
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
 
 
@@ -36,23 +44,25 @@ def real_rule() -> Callable[..., tuple[int, int]]:
     return scope["get_optimal_tiled_canvas"]
 
 
-def expected(rule: Callable[..., tuple[int, int]], width: int, height: int) -> tuple[int, int] | None:
-    return rule((height, width), (640, 640), 2, 9) if max(width, height) > 640 else None
+def expected(rule: Callable[..., tuple[int, int]], width: int, height: int, most: int) -> tuple[int, int] | None:
+    return rule((height, width), (640, 640), 2, most) if max(width, height) > 640 else None
 
 
-def found(width: int, height: int) -> tuple[int, int] | None:
-    grid = crop_grid_for(width, height)
+def found(width: int, height: int, most: int) -> tuple[int, int] | None:
+    grid = crop_grid_for(width, height, rule=crop_rule(None, most))
     return None if grid is None else (grid.columns, grid.rows)
 
 
-def test_the_crop_rule_is_transformers_rule_on_random_sizes(real_rule: Callable) -> None:
+@pytest.mark.parametrize("most", [9, 6, 2])
+def test_the_crop_rule_is_transformers_rule_on_random_sizes(real_rule: Callable, most: int) -> None:
     rng = random.Random(7)
     for _ in range(10_000):
         width, height = rng.randint(1, 6000), rng.randint(1, 6000)
-        assert found(width, height) == expected(real_rule, width, height), (width, height)
+        assert found(width, height, most) == expected(real_rule, width, height, most), (width, height)
 
 
-def test_the_crop_rule_is_transformers_rule_on_every_boundary(real_rule: Callable) -> None:
+@pytest.mark.parametrize("most", [9, 6, 2])
+def test_the_crop_rule_is_transformers_rule_on_every_boundary(real_rule: Callable, most: int) -> None:
     ratios = sorted({grid.columns / grid.rows for grid in ALL_GRIDS})
     sizes = {(640, 640), (641, 640), (640, 641), (641, 641), (639, 640), (1, 641), (641, 1)}
     for height in (400, 640, 641, 905, 906, 1280, 1281, 1567, 1568, 1920, 2715):
@@ -67,7 +77,34 @@ def test_the_crop_rule_is_transformers_rule_on_every_boundary(real_rule: Callabl
         sizes |= {(k * grid.columns, k * grid.rows) for k in (100, 320, 321, 452, 453, 640, 641, 1000)}
     for width, height in sizes:
         if width > 0 and height > 0:
-            assert found(width, height) == expected(real_rule, width, height), (width, height)
+            assert found(width, height, most) == expected(real_rule, width, height, most), (width, height)
+
+
+def test_vllm_cuts_a_page_into_at_most_six_tiles_and_several_images_not_at_all() -> None:
+    # 1920x1080 as vLLM 0.32 served it: 2x1, 273 + 210 = 483 image tokens; transformers: 4x2, 273 + 820 = 1,093
+    sizes = {"vllm": ("2x1", 483), "transformers": ("4x2", 1093)}
+    for name, (grid, tokens) in sizes.items():
+        page = VisionWorkload.from_image(1920, 1080, rule=RULES[name])
+        assert (str(page.grid), page.image_tokens) == (grid, tokens)
+    assert VisionWorkload.from_image(1920, 1080, rule=RULES["vllm"], images=2).grid is None
+    assert str(VisionWorkload.from_image(1920, 1080, images=2).grid) == "4x2"
+
+
+@pytest.mark.parametrize("name", ["slide-16x9", "1920x1080px"])
+@pytest.mark.parametrize("rule", [RULES["transformers"], RULES["vllm"], crop_rule(None, 4)], ids=lambda rule: rule.name)
+def test_the_label_of_a_size_names_its_rule_and_is_read_back(name: str, rule: CropRule) -> None:
+    page = VisionWorkload.from_image(1920, 1080, rule=rule)
+    assert page_of(f"{name}{rule.suffix}") == page
+    assert split_label(f"{name}{rule.suffix}") == (name, rule)
+
+
+def test_a_grid_that_the_rule_never_chooses_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"crop grid: got 3x3 \(9 tiles\), accepted: at most 6 tiles, as vllm cuts"):
+        RULES["vllm"].require(CropGrid.parse("3x3"))
+    with pytest.raises(ValueError, match="max_tiles: got 10, accepted: 2 to 9"):
+        crop_rule(None, 10)
+    with pytest.raises(ValueError, match="served_by: got 'sglang', accepted: transformers, vllm"):
+        crop_rule("sglang", None)
 
 
 def test_there_are_22_grids() -> None:

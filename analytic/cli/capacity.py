@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from analytic.cli.commands import selected_page
+from analytic.cli.commands import selected_page, selected_rule, with_notice
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
@@ -57,7 +57,7 @@ def capacity_command(args: argparse.Namespace) -> str:
     written = [] if args.output_dir is None else write(found, args.output_dir)
     if args.json:
         return json.dumps(found.as_json(), indent=1)
-    return "\n".join([*lines(found), *(f"wrote {path}" for path in written)])
+    return with_notice(mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]))
 
 
 def write(found: Plan, folder: Path) -> list[Path]:
@@ -100,11 +100,17 @@ def _mix(args: argparse.Namespace) -> Mix:
     prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
     whole("prompt_tokens", prompt, least=0)
     if args.mix is not None:
-        return Mix.parsed(args.mix, seq_len=args.seq_len, prompt_tokens=prompt, new_tokens=args.new_tokens)
+        return Mix.parsed(
+            args.mix,
+            seq_len=args.seq_len,
+            prompt_tokens=prompt,
+            new_tokens=args.new_tokens,
+            crop_rule=selected_rule(args),
+        )
     page, length = selected_page(args), args.seq_len
     if length is None:
         length = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
-    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens)
+    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens, crop_rule=selected_rule(args))
 
 
 def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:

@@ -13,7 +13,7 @@ from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.core.execution import Execution
 from analytic.io import table
-from analytic.models.deepseek_ocr.crop_rule import CropGrid, crop_grid_for, parse_pair
+from analytic.models.deepseek_ocr.crop_rule import CropGrid, CropRule, crop_rule, parse_pair
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam, parse_page
 from analytic.models.registry import load_spec, model_of
@@ -22,7 +22,7 @@ from analytic.planning import demand
 
 def cost_command(args: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
-    page = selected_page(args)
+    page, rule = selected_page(args), selected_rule(args)
     layout = TokenLayout.of(args.seq_len, page)
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
@@ -55,21 +55,23 @@ def cost_command(args: argparse.Namespace) -> str:
             "image_tokens": layout.image_tokens,
             "bos_tokens": layout.bos_tokens,
             "text_tokens": layout.text_tokens,
+            "served_by": rule.name,
+            "max_tiles": rule.max_tiles,
         },
         "stages": stages,
     }
     if args.by_module:
         for name, tree in trees.items():
             stages[name]["modules"] = _modules(tree)
-    return json.dumps(answer, indent=1) if args.json else _cost_text(answer)
+    return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer))
 
 
 def crops_command(args: argparse.Namespace) -> str:
     """Grid, views and tokens of each image size."""
-    rows = []
+    rows, rule = [], selected_rule(args)
     for text in args.sizes:
         width, height = parse_pair("size", text, example="1654x2339")
-        page = gundam(crop_grid_for(width, height))
+        page = VisionWorkload.from_image(width, height, rule=rule, images=args.images)
         rows.append(
             {
                 "size": f"{width}x{height}",
@@ -81,8 +83,8 @@ def crops_command(args: argparse.Namespace) -> str:
             }
         )
     if args.json:
-        return json.dumps(rows, indent=1)
-    return _joined([list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)])
+        return json.dumps([{**row, "served_by": rule.name, "max_tiles": rule.max_tiles} for row in rows], indent=1)
+    return with_notice(rule, _joined([list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)]))
 
 
 def sweep_command(args: argparse.Namespace) -> str:
@@ -147,8 +149,18 @@ def _execution(args: argparse.Namespace) -> Execution:
     return Execution(device=args.device, attention=args.attention, experts=args.experts, dtype=args.dtype)
 
 
+def selected_rule(args: argparse.Namespace) -> CropRule:
+    """The crop rule given by `--served-by` and `--max-tiles`; that of transformers by default."""
+    return crop_rule(args.served_by, args.max_tiles)
+
+
+def with_notice(rule: CropRule, text: str) -> str:
+    """`text` below the sentence that names the crop rule, unless it is the default."""
+    return text if rule.notice is None else f"{rule.notice}\n{text}"
+
+
 def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
-    """The page given by `--mode`, `--crop-grid` or `--image-size`; None if no image is given."""
+    """The page given by `--mode`, `--crop-grid` or `--image-size`, cut by the crop rule; None if no image is given."""
     if args.no_image:
         return None
     if args.mode is not None:
@@ -156,10 +168,13 @@ def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
             raise ValueError(f"mode: got {args.mode!r}, accepted: {', '.join(MODES)}")
         return MODES[args.mode]
     if args.crop_grid is not None:
-        return gundam(CropGrid.parse(args.crop_grid))
+        grid = CropGrid.parse(args.crop_grid)
+        selected_rule(args).require(grid)
+        return gundam(grid)
     if args.image_size is None:
         return None
-    return VisionWorkload.from_image(*parse_pair("image size", args.image_size, example="1654x2339"))
+    size = parse_pair("image size", args.image_size, example="1654x2339")
+    return VisionWorkload.from_image(*size, rule=selected_rule(args))
 
 
 def _lengths(args: argparse.Namespace, spec: ModelSpec) -> list[int]:

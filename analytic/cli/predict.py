@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.commands import selected_page
+from analytic.cli.commands import selected_page, selected_rule, with_notice
 from analytic.core.checks import MOST_STEPS, accept, whole
 from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.core.execution import Attention, Execution, Experts
@@ -122,7 +122,7 @@ def predict_command(args: argparse.Namespace) -> str:
         experts=args.experts,
     )
     if not args.json:
-        return "\n".join(lines(found, known, page=page, args=args))
+        return with_notice(selected_rule(args), "\n".join(lines(found, known, page=page, args=args)))
     answer = {
         "device_name": known.device_name,
         "model_variant": known.model_variant,
@@ -131,6 +131,8 @@ def predict_command(args: argparse.Namespace) -> str:
         "experts": args.experts,
         "threads": known.threads,
         "page": None if page is None else page.label,
+        "served_by": selected_rule(args).name,
+        "max_tiles": selected_rule(args).max_tiles,
         "seq_len": args.seq_len,
         "batch_size": args.batch_size,
         "decode_steps": args.decode_steps,

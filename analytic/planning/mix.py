@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from analytic.core.checks import whole
-from analytic.models.deepseek_ocr.crop_rule import MAX_TILES, MIN_TILES, CropGrid
+from analytic.models.deepseek_ocr.crop_rule import MAX_TILES, MIN_TILES, TRANSFORMERS, CropGrid, CropRule
 from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload, gundam, page_of
 
 NO_IMAGE: Final = "no image"
@@ -37,10 +37,14 @@ class PageShare:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mix:
-    """Pages of several shapes, whose shares sum to 1; `new_tokens` tokens are generated per page."""
+    """Pages of several shapes, whose shares sum to 1; `new_tokens` tokens are generated per page.
+
+    `crop_rule` cut those pages that are given by their size.
+    """
 
     pages: tuple[PageShare, ...]
     new_tokens: int
+    crop_rule: CropRule = TRANSFORMERS
 
     def __post_init__(self) -> None:
         whole("new_tokens", self.new_tokens)
@@ -53,13 +57,27 @@ class Mix:
             raise ValueError(f"mix: got shares that sum to {total:g}, accepted: 1, such as a4-200dpi=0.7 base=0.3")
 
     @classmethod
-    def of_one(cls, page: VisionWorkload | None, *, seq_len: int, new_tokens: int) -> Mix:
+    def of_one(
+        cls, page: VisionWorkload | None, *, seq_len: int, new_tokens: int, crop_rule: CropRule = TRANSFORMERS
+    ) -> Mix:
         """A mix of a single shape."""
         label = NO_IMAGE if page is None else page.label
-        return cls(pages=(PageShare(label=label, share=1.0, page=page, seq_len=seq_len),), new_tokens=new_tokens)
+        return cls(
+            pages=(PageShare(label=label, share=1.0, page=page, seq_len=seq_len),),
+            new_tokens=new_tokens,
+            crop_rule=crop_rule,
+        )
 
     @classmethod
-    def parsed(cls, texts: Sequence[str], *, seq_len: int | None, prompt_tokens: int, new_tokens: int) -> Mix:
+    def parsed(
+        cls,
+        texts: Sequence[str],
+        *,
+        seq_len: int | None,
+        prompt_tokens: int,
+        new_tokens: int,
+        crop_rule: CropRule = TRANSFORMERS,
+    ) -> Mix:
         """Parse `PAGE=SHARE` texts; by default the length of a page is its image, one BOS and the prompt.
 
         Raises ValueError naming `mix` and the offending part.
@@ -74,15 +92,15 @@ class Mix:
                 share = math.nan
             if not equals or math.isnan(share):
                 raise ValueError(f"mix: got {text!r}, accepted: PAGE=SHARE with a number, such as a4-200dpi=0.7")
-            label, page = _page(name)
+            label, page = _page(name, crop_rule)
             length = page.image_tokens + 1 + prompt_tokens if seq_len is None else seq_len
             pages.append(PageShare(label=label, share=share, page=page, seq_len=length))
-        return cls(pages=tuple(pages), new_tokens=new_tokens)
+        return cls(pages=tuple(pages), new_tokens=new_tokens, crop_rule=crop_rule)
 
     @property
     def alone(self) -> tuple[Mix, ...]:
         """One mix per shape, consisting of that shape alone."""
-        return tuple(Mix(pages=(replace(shape, share=1.0),), new_tokens=self.new_tokens) for shape in self.pages)
+        return tuple(replace(self, pages=(replace(shape, share=1.0),)) for shape in self.pages)
 
     @property
     def decode_steps(self) -> int:
@@ -96,13 +114,16 @@ class Mix:
         return int(prefilled + max(0, self.decode_steps - 1) / 2)
 
 
-def _page(name: str) -> tuple[str, VisionWorkload]:
-    """The label and the page of a name accepted by `page_of`, or of a grid such as `2x3`."""
+def _page(name: str, rule: CropRule) -> tuple[str, VisionWorkload]:
+    """The label and the page of a name accepted by `page_of`, or of a grid such as `2x3`; a size is cut by `rule`."""
     try:
-        if name[:1].isdigit() and not name.endswith("px"):
-            page = gundam(CropGrid.parse(name))
-            return page.label, page
-        return name, page_of(name)
+        if name[:1].isdigit() and "px" not in name:
+            grid = CropGrid.parse(name)
+            rule.require(grid)
+            return gundam(grid).label, gundam(grid)
+        by_size = name in PAGE_SIZES or name.endswith("px")
+        label = f"{name}{rule.suffix}" if by_size else name
+        return label, page_of(label)
     except ValueError as error:
         raise ValueError(
             f"mix: got {name!r}, accepted: {', '.join(MODES)}, a grid of {MIN_TILES} to {MAX_TILES} tiles such as 2x3, "

@@ -76,6 +76,7 @@ class Plan:
             "device": self.device,
             "memory_bytes": self.memory_bytes,
             "new_tokens": self.mix.new_tokens,
+            "crop_rule": {"served_by": self.mix.crop_rule.name, "max_tiles": self.mix.crop_rule.max_tiles},
             "price_per_hour": self.price_per_hour,
             "times": None
             if times is None

@@ -9,9 +9,12 @@ from typing import Any, Final
 from analytic.core.checks import whole
 from analytic.models.deepseek_ocr.crop_rule import (
     TILE_PX,
+    TRANSFORMERS,
     CropGrid,
+    CropRule,
     crop_grid_for,
     parse_pair,
+    split_label,
 )
 
 PX_PER_TOKEN: Final = 64  # 16 px per patch, then two convolutions of stride 2
@@ -41,9 +44,10 @@ class VisionWorkload:
                 raise ValueError(f"{field}: got {size}, accepted: a multiple of {PX_PER_TOKEN}")
 
     @classmethod
-    def from_image(cls, width_px: int, height_px: int) -> VisionWorkload:
-        """Gundam mode (1024 + n x 640) for an image of this size."""
-        return cls(base_size=1024, image_size=TILE_PX, grid=crop_grid_for(width_px, height_px))
+    def from_image(cls, width_px: int, height_px: int, *, rule: CropRule = TRANSFORMERS, images: int = 1) -> VisionWorkload:
+        """Gundam mode (1024 + n x 640) for an image of this size, cut by `rule` in a request with `images` of them."""
+        grid = crop_grid_for(width_px, height_px, rule=rule, images=images)
+        return cls(base_size=1024, image_size=TILE_PX, grid=grid)
 
     @property
     def view_groups(self) -> tuple[ViewGroup, ...]:
@@ -154,16 +158,18 @@ PAGE_SIZES: Final = {
 def page_of(label: str) -> VisionWorkload:
     """The page of a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
 
-    Raises ValueError for any other.
+    A size may name the rule that cuts it: `1654x2339px-vllm`, `a4-200dpi-max4`. Raises ValueError for any other label.
     """
     if label in MODES:
         return MODES[label]
-    if label in PAGE_SIZES:
-        return VisionWorkload.from_image(*PAGE_SIZES[label])
     if label.startswith("gundam-"):
         return gundam(CropGrid.parse(label.removeprefix("gundam-")))
-    if label.endswith("px"):
-        return VisionWorkload.from_image(*parse_pair("page", label.removesuffix("px"), example="1654x2339px"))
+    name, rule = split_label(label)
+    if name in PAGE_SIZES:
+        return VisionWorkload.from_image(*PAGE_SIZES[name], rule=rule)
+    if name.endswith("px"):
+        size = parse_pair("page", name.removesuffix("px"), example="1654x2339px")
+        return VisionWorkload.from_image(*size, rule=rule)
     raise ValueError(
         f"page: got {label!r}, accepted: {', '.join(MODES)}, gundam-WxH, WxHpx in pixels, or {', '.join(PAGE_SIZES)}"
     )
