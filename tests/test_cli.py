@@ -67,18 +67,11 @@ def test_cost_by_module_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_crops_gives_one_object_a_size(capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {"served_by": "transformers", "max_tiles": 9}
+    tokens = {"global_tokens": 273, "local_tokens": 630, "image_tokens": 903}
     assert answer(capsys, "crops", "1654x2339", "600x400") == [
-        {
-            "size": "1654x2339",
-            "grid": "2x3",
-            "views": 7,
-            "global_tokens": 273,
-            "local_tokens": 630,
-            "image_tokens": 903,
-            "served_by": "transformers",
-            "max_tiles": 9,
-        },
-        {"size": "600x400", "grid": None, "views": 1, "global_tokens": 273, "local_tokens": 0, "image_tokens": 273},
+        {"size": "1654x2339", "grid": "2x3", "views": 7, **tokens, **rule},
+        {"size": "600x400", "grid": None, "views": 1, **tokens, "local_tokens": 0, "image_tokens": 273, **rule},
     ]
 
 
