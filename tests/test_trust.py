@@ -1,17 +1,25 @@
 """Times that contradict each other, and what disturbs them: made-up samples and counters, no clock of this machine."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.prediction.roofline import Ceilings
 from fixtures.config.stages import BenchmarkId
 from fixtures.machine.cpu_watch import CpuTimes, CpuWatch, cpu_disturbances, cpu_times
+from fixtures.model.timed_calls import Call
+from fixtures.plugin.settled_times import settle_times
 from fixtures.timing.coherence import Between, betweens, contradicting, groups
 from fixtures.timing.measurement import Measurement, Trust, median_error
+from fixtures.timing.repeat import in_turns
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.timing.settle import MOST_REPEATS, Settled, disturbed_lines, settle, spread_lines
 from tests.samples import COST
@@ -235,6 +243,48 @@ def test_groups_hold_what_is_tied_together_once() -> None:
     assert len(groups(links, NAMES.values())) == 1
     vision = [NAMES[stage] for stage in ("vision", "sam", "clip")]
     assert groups(links, [NAMES["decode"], *vision]) == [[NAMES["decode"]], vision]
+
+
+def test_a_whole_and_its_parts_are_timed_in_turns() -> None:
+    ran: list[str] = []
+    model = torch.nn.Linear(1, 1)
+    calls = {
+        NAMES[stage]: Call(
+            stage=stage, run=partial(ran.append, stage), restore=lambda: None, cost=COST, mfu_cost=COST, trees=()
+        )
+        for stage in ("vision", "sam")
+    }
+    before = {name: timing(name.stage, 1.0, 1.0, 1.0).samples for name in calls}
+    found = in_turns(calls, before=before, model=model, clock=None, until=math.inf)
+    assert ran[4:] == ["vision", "sam"] * 40  # after a cold run and an estimate of each
+    assert [len(found[name].samples_s) for name in calls] == [40, 40]
+    assert {samples.first_s for samples in found.values()} == {1.0}
+    assert in_turns(calls, before=before, model=model, clock=None, until=0.0) == {}
+
+
+def test_times_are_settled_and_judged_once_and_what_was_noted_of_them_follows() -> None:
+    judged: list[str] = []
+    gates = SimpleNamespace(times=lambda timings, subject: judged.extend(str(one.benchmark) for one in timings) or [])
+    spec = ModelSpec.from_preset("tiny")
+    noted = {NAMES["decode"]: {"time_s": 98.5e-3}}
+    timer = SimpleNamespace(
+        timed=run_of(decode=98.5, end_to_end=460.4),
+        between=(),
+        warnings=[],
+        noted=noted,
+        subject=SimpleNamespace(spec=spec),
+        say=lambda _: None,
+        again=Machine(run_of()).again,
+    )
+    assert settle_times(timer, gates, tokens=TOKENS, repeat=True) == []
+    assert noted[NAMES["decode"]] == {"time_s": pytest.approx(5.6e-3), "trust": "trusted"}
+    assert len(judged) == len(timer.between) + 5 == 8
+    assert settle_times(timer, gates, tokens=TOKENS, repeat=True) == []
+    assert len(judged) == 8
+    timer.timed.append(replace(timing("sam", 1.0, 1.0, 1.0, 1.0), point="base", seen=("another process",)))
+    settle_times(timer, gates, tokens=TOKENS, repeat=False)
+    assert judged[8:] == ["sam[base]"]
+    assert timer.warnings == ["disturbed: sam[base]: another process"]
 
 
 # --- noise
