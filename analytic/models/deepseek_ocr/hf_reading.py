@@ -55,11 +55,8 @@ def read(given: Any, section: ConfigSection, path: str = "") -> dict[str, Any]:
         found[name] = normal(fields.get(name, default))
         if found[name] is REQUIRED:
             raise ValueError(f"{_joined(path, name)}: got none, accepted: that of a {NAME}, whose config states it")
-    for name, accepted in section.fixed.items():
-        got = normal(fields.get(name))
-        if got not in accepted:
-            values = " or ".join(str(value) for value in accepted if value is not None and value != "") or "none"
-            raise refused(_joined(path, name), got, values, instead=INSTEAD.get(name))
+    for name in section.fixed:
+        _check_fixed(name, normal(fields.get(name)), section, path)
     for name, part in section.parts.items():
         inside = fields.get(name)
         found[name] = read({} if inside is None else inside, part, _joined(path, name))
@@ -78,11 +75,20 @@ def _with_repeated(fields: dict[str, Any], section: ConfigSection, path: str) ->
         outer = normal(fields[name])
         if outer is None:
             continue
+        _check_fixed(name, outer, part, path)
         if inner.get(name) is None:
             inner[name] = outer
         elif normal(inner[name]) != outer and name not in part.free:
             raise refused(f"{where}.{name}", inner[name], f"{shown(outer)}, as at the root")
     return {**own, section.repeats: inner}
+
+
+def _check_fixed(name: str, got: Any, section: ConfigSection, path: str) -> None:
+    """Raise ValueError if the field is fixed and `got` is none of its values."""
+    accepted = section.fixed.get(name)
+    if accepted is not None and got not in accepted:
+        values = " or ".join(str(value) for value in accepted if value is not None and value != "") or "none"
+        raise refused(_joined(path, name), got, values, instead=INSTEAD.get(name))
 
 
 def fields_of(given: Any, path: str) -> dict[str, Any]:
