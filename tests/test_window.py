@@ -132,7 +132,7 @@ def test_a_study_of_predictions_refuses(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_prefill_needs_no_more_than_its_length() -> None:
-    assert noise.parsed(["--preset", BASE, "prefill[8192]", "vision[base]"])[0].stages == ("prefill[8192]", "vision[base]")
+    assert noise.parsed(["--preset", BASE, "prefill[8192]", "vision[base]"]).job.stages == ("prefill[8192]", "vision[base]")
     with pytest.raises(ValueError, match=r"prefill\[8193\]: got 8193, accepted: at most 8192 positions"):
         noise.parsed(["--preset", BASE, "prefill[8193]"])
 
