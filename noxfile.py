@@ -205,6 +205,13 @@ def frameworks(session: nox.Session) -> None:
 
 
 @nox.session
+def switches(session: nox.Session) -> None:
+    """Try switches of pytest-benchmark and common plugins on the benchmarks, write docs/switches.md; takes ten minutes."""
+    install(session)
+    run_module(session, "fixtures.plugin.matrix", *session.posargs)
+
+
+@nox.session
 def scaling(session: nox.Session) -> None:
     """Plot cost against length and views, closed form against measurement; -- --help lists options."""
     install(session, device_extra(session))
