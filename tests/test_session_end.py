@@ -1,12 +1,9 @@
 """A session that ends early, by a signal, by -x or on a full disk, in a process of its own: what is kept and said."""
 
 import json
-import os
 import re
-import resource
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,11 @@ import pytest
 
 from fixtures.distributed import merge
 from fixtures.report import run
+from tests import fresh_process
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = """
-import os, signal
+import os, resource, signal
 import pytest
 
 def prefill(bench, agrees, length_point):
@@ -36,21 +34,12 @@ OPTIONS = ("--preset", "tiny", "--seq-len", "16,32,64", "--decode-steps", "1", "
 def session(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A session over prefill and decode at three lengths, where decode begins with `body`; its files go to out/."""
 
-    def ended(body: str, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    def ended(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "bench_small.py").write_text(BENCHMARKS.format(body=body))
         plugins = ("-p", "no:cacheprovider", "-p", "fixtures.plugin.hooks")
-        command = [sys.executable, "-m", "pytest", *plugins, "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [*command, *(arguments or OPTIONS)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            **how,
-        )
+        command = ["pytest", *plugins, "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, *(arguments or OPTIONS)]
+        environment = fresh_process.outside_pytest() | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = fresh_process.run(*command, cwd=tmp_path, environment=environment)
         assert "Traceback" not in done.stdout + done.stderr
         return done
 
@@ -116,14 +105,13 @@ ONLY_RECORD = "NOT WRITTEN: page, index.html or `latest`: File too large (out); 
 
 
 @pytest.mark.parametrize(
-    ("limit", "said", "left"), [(4_000, NOTHING, set()), (30_000, ONLY_RECORD, {"record.json", "report.md"})]
+    ("limit", "said", "left"), [(7_000, NOTHING, set()), (30_000, ONLY_RECORD, {"record.json", "report.md"})]
 )
 def test_a_full_disk_takes_nothing_from_what_is_printed(
     session: Callable, tmp_path: Path, limit: int, said: str, left: set[str]
 ) -> None:
     """A limit on the size of files stands for the disk: writing fails in the same place, half way."""
-    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
-    done = session("pass", *OPTIONS, "-k", "decode and 16", **full)
+    done = session(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))", *OPTIONS, "-k", "decode and 16")
     assert done.returncode == 1, done.stdout + done.stderr
     assert said in done.stdout
     assert re.search(r"decode +16 \+1 +[\d.]+ +[\d.]+ +0 ", done.stdout)
