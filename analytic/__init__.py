@@ -5,7 +5,7 @@ order (a package imports only from those above it); the docstring of each packag
 
 framework   FrameworkProfile: the cost that a release of transformers or torch adds to that of the architecture
 core        the cost of an operator, and how costs add up
-io          JSON validated by schema, tables, charts
+io          stored JSON: validated, migrated from earlier versions, read and written; tables, charts; how a command ends
 models      one package per model: dimensions, layers, stages, tokens and crop rule
 prediction  datasheets, roofline lower bound, operator rates, predicted time
 planning    memory capacity, pages/s, price

@@ -12,12 +12,14 @@ Device = Literal["meta", "cpu", "cuda"]
 Attention = Literal["sdpa", "eager"]
 Experts = Literal["grouped_mm", "batched_mm", "eager"]
 Backend = Literal["eager", "compile", "cudagraph"]
+ContextLenMode = Literal["auto", "fixed", "max"]
 AttentionKernel = Literal["eager", "math", "fused"]
 
 DEVICES: Final = get_args(Device)
 ATTENTIONS: Final = get_args(Attention)
 EXPERTS: Final = get_args(Experts)
 BACKENDS: Final = get_args(Backend)
+CONTEXT_LEN_MODES: Final = get_args(ContextLenMode)
 """The accepted values, for help texts and for checks."""
 
 DTYPE_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}

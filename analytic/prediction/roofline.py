@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from analytic.core.checks import accept, whole
+from analytic.core.execution import CONTEXT_LEN_MODES, ContextLenMode
 from analytic.core.op import Count
 
-ContextLenMode = Literal["auto", "fixed", "max"]
-CONTEXT_LEN_MODES: Final = get_args(ContextLenMode)
 Convention = Literal["executed", "useful"]
 
 
