@@ -10,7 +10,7 @@ from analytic.framework import Framework
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.prediction.rates import ClassRates, RateCurve, Rates
 from fixtures.config.job import Job
-from fixtures.timing.medians import Fingerprint
+from fixtures.timing.comparable import Fingerprint
 
 JOB = Job(
     preset="tiny",

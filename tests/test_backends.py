@@ -25,7 +25,7 @@ from fixtures.op_counter.formulas import UncountedOperatorError
 from fixtures.op_counter.ledger import Ledger
 from fixtures.profiling import backends
 from fixtures.profiling.agreement import TOLERANCE, Decoded, agreement, decoded
-from fixtures.timing.medians import Fingerprint
+from fixtures.timing.comparable import Fingerprint
 from fixtures.validation.comparison import compare
 from fixtures.validation.counted_call import counted
 from tests.samples import PLACE

@@ -15,8 +15,9 @@ import pytest
 from analytic.core.execution import FULL_SIZE
 from analytic.framework import Framework, installed
 from fixtures.baseline import command as baselines
-from fixtures.baseline.command import RefusedError, difference_lines, main, require_clean, show_lines
+from fixtures.baseline.command import RefusedError, main, require_clean
 from fixtures.baseline.exact import Block, ExactPoint, changes
+from fixtures.baseline.lines import difference_lines, show_lines
 from fixtures.baseline.stored import Baseline, BaselineError, Exact, Provenance, find, path_of, read
 from fixtures.config.points import Point
 from fixtures.timing.medians import Noise, StageNoise

@@ -10,7 +10,7 @@ from fixtures.baseline.failure_report import Context, explain, github_annotation
 from fixtures.baseline.judgement import ExactEvidence, Judgement, Outcome, TimedEvidence
 from fixtures.baseline.run_verdict import Verdict
 from fixtures.plugin.gates import Gates
-from fixtures.timing.medians import Mismatch
+from fixtures.timing.comparable import Mismatch
 
 CONTEXT = Context(
     baseline="`baselines/meta/tiny.json` (of commit 000000000000, now)",

@@ -25,7 +25,8 @@ from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
-from fixtures.timing.medians import Fingerprint, Noise, StageNoise
+from fixtures.timing.comparable import Fingerprint
+from fixtures.timing.medians import Noise, StageNoise
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.validation.bench import Bench
 from fixtures.validation.point_result import ModuleRow, PointResult

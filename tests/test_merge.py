@@ -12,7 +12,8 @@ from analytic.io import stored
 from analytic.io.run_record import RECORD
 from fixtures.baseline.run_verdict import Verdict
 from fixtures.distributed import merge as command
-from fixtures.distributed.merged import MergeError, Source, joined_environment, merge, of_one_run
+from fixtures.distributed.merged import MergeError, Source, merge, of_one_run
+from fixtures.distributed.merged_environment import joined_environment
 from fixtures.distributed.merged_run import MERGED, read_run
 from fixtures.records import record
 from fixtures.records.recorded_point import RecordedPoint

@@ -25,6 +25,7 @@ from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
 from fixtures.scaling.alignment import MEASURED
 from fixtures.scaling.options import parsed
+from fixtures.timing.intervals import median_interval
 from fixtures.timing.samples import DisturbedTimingError
 from fixtures.validation.bench import Bench
 from tests.samples import COST
@@ -309,7 +310,7 @@ def missed(number: int, k: int) -> float:
 
 @given(number=st.integers(6, 40))
 def test_the_interval_is_the_narrowest_pair_that_is_sure_enough(number: int) -> None:
-    found = timed.median_interval(tuple(float(value) for value in reversed(range(1, number + 1))))
+    found = median_interval(tuple(float(value) for value in reversed(range(1, number + 1))))
     assert found.low_s + found.high_s == number + 1  # the k-th smallest and the k-th largest
     k = int(found.low_s)
     assert missed(number, k) <= 0.05 < missed(number, k + 1)
@@ -327,7 +328,7 @@ def test_the_interval_is_the_narrowest_pair_that_is_sure_enough(number: int) -> 
     ],
 )
 def test_intervals_of_known_size(number: int, low: float, high: float, confidence: float) -> None:
-    found = timed.median_interval(tuple(map(float, range(1, number + 1))))
+    found = median_interval(tuple(map(float, range(1, number + 1))))
     assert (found.low_s, found.high_s) == (low, high)
     assert found.confidence == pytest.approx(confidence, abs=1e-4)
 

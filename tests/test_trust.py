@@ -18,7 +18,8 @@ from fixtures.machine.cpu_watch import CpuTimes, CpuWatch, cpu_disturbances, cpu
 from fixtures.model.timed_calls import Call
 from fixtures.plugin.settled_times import settle_times
 from fixtures.timing.coherence import Between, betweens, contradicting, groups
-from fixtures.timing.measurement import Measurement, Trust, median_error
+from fixtures.timing.intervals import median_error
+from fixtures.timing.measurement import Measurement, Trust
 from fixtures.timing.repeat import in_turns
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.timing.settle import MOST_REPEATS, Settled, disturbed_lines, settle, spread_lines
