@@ -55,12 +55,16 @@ def test_a_warning_in_benchmarks_is_shown_once_at_the_end_and_fails_none(tmp_pat
     assert done.stderr == ""
 
 
-def test_a_warning_of_a_plugin_at_the_end_costs_neither_record_nor_exit_code(tmp_path: Path) -> None:
-    """On meta there is nothing for pytest-benchmark to save, of which it warns."""
-    asked = ("--preset", "tiny", "--seq-len", "32", "--device", "meta", "-k", "prefill")
-    where = ("--output-dir", tmp_path / "out", "--benchmark-json", tmp_path / "times.json")
-    done = pytest_run("--rootdir", ROOT, ROOT / "benchmarks", *asked, *where)
+def test_a_warning_of_a_plugin_at_the_end_costs_neither_record_nor_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_warning.py").write_text(
+        "import warnings\n\ndef pytest_sessionfinish():\n    warnings.warn('too late', UserWarning, stacklevel=1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
+    asked = ("--preset", "tiny", "--seq-len", "32", "--device", "meta", "-k", "prefill", "-p", "late_warning")
+    done = pytest_run("--rootdir", ROOT, ROOT / "benchmarks", *asked, "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert "Not saving anything, no benchmarks have been run!" in done.stdout + done.stderr
+    assert "too late" in done.stdout + done.stderr
     assert len(list(tmp_path.rglob("record.json"))) == 1
