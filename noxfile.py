@@ -212,6 +212,13 @@ def switches(session: nox.Session) -> None:
 
 
 @nox.session
+def serve(session: nox.Session) -> None:
+    """Send pages to a running server, hold its image tokens to the closed form and time it: -- --url URL; --help lists."""
+    install(session)
+    run_module(session, "fixtures.serving", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def scaling(session: nox.Session) -> None:
     """Plot cost against length and views, closed form against measurement; -- --help lists options."""
     install(session, device_extra(session))

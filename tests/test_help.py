@@ -17,6 +17,7 @@ from fixtures.cross_check import static_compute
 from fixtures.drift import __main__ as drift
 from fixtures.profiling import backends, decode_window, nsight, predict_study
 from fixtures.scaling import options as scaling
+from fixtures.serving import options as serve
 
 Command = Callable[[list[str]], object]
 PAGE = ["--no-image", "--seq-len", "64"]
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[Command, list[str]]] = {
     "decode_window": (decode_window.main, []),
     "static_compute": (static_compute.parsed, []),
     "scaling": (scaling.parsed, []),
+    "serve": (serve.parsed, ["--url", "http://127.0.0.1:8000/v1"]),
     "baseline show": (lambda given: baseline.main(["show", *given]), []),
 }
 WORDS = {

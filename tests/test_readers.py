@@ -40,9 +40,11 @@ from fixtures.report.render import as_html
 from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
+from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
 from tests.samples import measured_like, timed_like
 from tests.test_baseline import STORED, TIMED, TIMES
+from tests.test_serving import example as served
 
 DATA = Path(__file__).resolve().parent / "data"
 ROOT = stored.ROOT
@@ -187,6 +189,7 @@ KINDS = {
         place="profiles/changed.json",
         readers=(profile,),
     ),
+    "serving": Kind(example=lambda: json.loads(json.dumps(served())), place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
 
