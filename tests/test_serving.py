@@ -17,8 +17,7 @@ import pytest
 from analytic.core.execution import Execution
 from analytic.io.ending import Incomplete
 from analytic.models.deepseek_ocr.crop_rule import RULES, crop_rule
-from analytic.models.registry import load_spec
-from analytic.planning.times import floor_times
+from analytic.models.registry import load_spec, model_of
 from analytic.prediction import hardware
 from analytic.prediction.hardware import DevicePeaks
 from fixtures.serving import __main__ as serve
@@ -193,8 +192,8 @@ def test_another_limit_of_tiles_is_named() -> None:
 SLOW = DevicePeaks(
     name="slow",
     matches=(),
-    peak_flops_per_s=(("bfloat16", 1_000_000),),
-    bandwidth_bytes_per_s=1_000,
+    peak_flops_per_s=(("bfloat16", 1_000_000_000),),
+    bandwidth_bytes_per_s=1_000_000,
     memory_bytes=1,
     source="",
 )
@@ -210,6 +209,49 @@ def cell_with(*ttft_s: float) -> ServedCell:
     return cell
 
 
+def floor_of(cell: ServedCell, *, output_tokens: int, concurrency: int = 1) -> ServedFloor:
+    run = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+    return served_floor(
+        load_spec("deepseek-ocr-v1-base"),
+        run,
+        hardware.device("h200"),
+        cell.page,
+        prompt_tokens=1_097,
+        output_tokens=output_tokens,
+        concurrency=concurrency,
+    )
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_the_work_of_a_page_is_that_of_every_forward(concurrency: int) -> None:
+    """Vision and prefill alone, and a part of each step of the batch: what `walk` gives, forward by forward."""
+    cell, steps = cell_with(1.0), 8
+    run = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+    root = model_of(load_spec("deepseek-ocr-v1-base"), run=run)
+    flops = moved = 0.0
+    for call in root.walk(cell.page, seq_len=1_097, batch_size=1, decode_steps=0):
+        assert call.stage != "decode"
+        flops, moved = flops + root.forward_cost().useful_flops, moved + root.forward_cost().fused_bytes
+    for call in root.walk(None, seq_len=1_097, batch_size=concurrency, decode_steps=steps):
+        if call.stage == "decode":
+            flops += root.forward_cost().useful_flops / concurrency
+            moved += root.forward_cost().fused_bytes / concurrency
+    floor = floor_of(cell, output_tokens=steps + 1, concurrency=concurrency)
+    assert floor.work.useful_flops == pytest.approx(flops, rel=1e-4)  # which takes every step at the mean context
+    assert floor.work.fused_bytes == pytest.approx(moved, rel=1e-4)
+    sheet = hardware.device("h200")
+    assert floor.mfu(3, 2.0) == pytest.approx(3 * flops / (2 * sheet.flops_per_s("bfloat16")), rel=1e-4)
+    assert floor.mbu(3, 2.0) == pytest.approx(3 * moved / (2 * sheet.bandwidth_bytes_per_s), rel=1e-4)
+
+
+def test_utilization_is_in_the_file() -> None:
+    (cell,) = example()["cells"]
+    floor = floor_of(cell_with(1.0), output_tokens=1)
+    assert cell["mfu"] == floor.mfu(2, cell["span_s"])
+    assert cell["mbu"] == floor.mbu(2, cell["span_s"])
+    assert cell["mfu"] == pytest.approx(2 * 5.179e12 / (2 * 989.4e12), rel=1e-3)  # two pages in 2 s
+
+
 def example() -> dict[str, Any]:
     """The file of a run with a floor and a probe, which ended early."""
     cell = cell_with(1.0, 2.0)
@@ -218,7 +260,7 @@ def example() -> dict[str, Any]:
         text_tokens=4,
         cells=[cell],
         probes=[CacheProbe(size=SLIDE, first=cell.measured[0], again=cell.measured[1])],
-        floors={cell.name: ServedFloor(ttft_s=0.5, step_s=0.1, pages_per_s=2.0)},
+        floors={cell.name: floor_of(cell, output_tokens=1)},
         problems=["a problem"],
         incomplete=Incomplete(reason="interrupted (Ctrl-C)", missing=("2 of a page",)),
     )
@@ -227,10 +269,8 @@ def example() -> dict[str, Any]:
 
 
 def test_a_first_token_under_the_floor_is_cached_or_skipped_work() -> None:
-    run = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
-    times = floor_times(load_spec("deepseek-ocr-v1-base"), run, hardware.device("h200"))
     cell = cell_with(1.0)
-    floor = served_floor(times, cell.page, prompt_tokens=1_097, output_tokens=1, concurrency=1)
+    floor = floor_of(cell, output_tokens=1)
     assert 1e-3 < floor.ttft_s < 1e-1  # some TFLOP on some hundred TFLOP/s
     assert floor_problems([cell], {cell.name: floor}, device="h200") == []
     cell = cell_with(1.0, floor.ttft_s / 2, floor.ttft_s)
@@ -249,7 +289,7 @@ def test_a_page_served_from_a_cache_is_caught(
     assert [problem.partition(" of 2")[0] for problem in kept["problems"]] == [
         "600x400px-c1: cached or skipped work: 2 requests"
     ]
-    assert kept["cells"][0]["floor"]["ttft_s"] > 1e6
+    assert kept["cells"][0]["floor"]["ttft_s"] > 1e3  # some TFLOP on 1 GFLOP/s
     assert "600x400px, sent twice: first token after" in said
     assert "; under the floor: served from a cache" in said
 
