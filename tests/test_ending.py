@@ -133,6 +133,20 @@ def test_no_memory_is_a_sentence_and_a_fault_of_the_command_is_not(capsys: pytes
         ended("noise", lambda arguments: int("x"), [])
 
 
+def test_a_command_without_an_output_ends_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as after `>&-`
+    assert ended("cost", lambda arguments: 3, []) == 3
+
+    def stopped(arguments: list[str]) -> int:
+        raise OSError(28, os.strerror(28))
+
+    assert ended("cost", stopped, []) == 1
+    monkeypatch.setattr(sys, "stderr", None)
+    assert ended("cost", stopped, []) == 1
+
+
 def test_what_can_not_be_written_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     def full() -> Path:
         raise OSError(28, os.strerror(28), "out/noise.json")

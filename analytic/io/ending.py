@@ -150,7 +150,8 @@ def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> 
     with stoppable():
         try:
             code = main(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None if the process was started with it closed, as by `>&-`
+                sys.stdout.flush()
             return code
         except BrokenPipeError:  # the reader of the output has ended, as in `| head`
             _discard_output()
@@ -214,12 +215,16 @@ def _signal_of(error: KeyboardInterrupt) -> signal.Signals:
 
 def say(text: str) -> None:
     """Print a line to the standard error, which may be full or closed itself."""
+    if sys.stderr is None:  # where `print` would take the standard output
+        return
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the sentence at the end of a command
 
 
 def _discard_output() -> None:
     """Send what is still buffered nowhere, so that the interpreter does not try to write it again when it exits."""
+    if sys.stdout is None:
+        return
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
