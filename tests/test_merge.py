@@ -85,6 +85,19 @@ def test_runs_of_separate_runners_become_one_folder(
     assert {"report.html", "report.md"} <= {path.name for path in folder.iterdir()}
 
 
+def test_a_run_given_twice_is_counted_once_and_a_record_that_is_a_folder_is_named(
+    whole: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(kept(only(whole, "decode", "vision"), tmp_path))
+    (tmp_path / "broken" / "record.json").mkdir(parents=True)
+    command.main([run, run, str(tmp_path / "broken"), "--output-dir", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "2 points of 1 run\n" in printed
+    assert "measured by more than one run" not in printed
+    assert f"counted once: {run}/record.json is the same run as {run}/record.json\n" in printed
+    assert f"left out Is a directory: {tmp_path}/broken/record.json\n" in printed
+
+
 def test_a_merged_run_is_merged_again_from_its_sources(whole: dict[str, Any], tmp_path: Path) -> None:
     parts = [
         kept(only(whole, stage, run_id=f"20261121-100000-{number}"), tmp_path)

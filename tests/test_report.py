@@ -287,6 +287,12 @@ def test_the_command_writes_one_run_and_two(
 def test_what_is_no_run_is_refused_by_name(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(tmp_path / "none")]) == 2
     assert "none, accepted: a folder; it does not exist" in capsys.readouterr().err
+    assert command.main([str(folder / "record.json")]) == 2
+    assert "record.json, accepted: a folder; it is a file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as nowhere:
+        command.main([""])
+    assert nowhere.value.code == 2
+    assert "RUN_DIR: got '', accepted: a folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert command.main([str(tmp_path / "empty")]) == 2
     assert "empty, accepted: the folder of a run" in capsys.readouterr().err

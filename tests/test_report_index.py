@@ -75,6 +75,30 @@ def test_a_damaged_record_is_named_and_the_others_are_listed(
     assert re.match(r"index: 20261121-000000-1/record\.json: (cannot be read|not a record): ", line)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("null", "got null, accepted: an object"),
+        ("[]", "got an array, accepted: an object"),
+        ('"run"', "got a string, accepted: an object"),
+        ('{"points": 1}', "schema_version: got None, accepted: 1.0"),
+    ],
+)
+def test_a_row_says_what_is_wrong_with_a_record_in_terms_of_the_record(text: str, problem: str) -> None:
+    said = row_of("run", json.loads(text)).problem
+    assert said.startswith(f"not a record: {problem}")
+    assert "Error" not in said
+
+
+def test_latest_is_the_newest_run_that_can_be_read(tmp_path: Path) -> None:
+    put(tmp_path / "20261121-000000-1", "null")
+    write_index(tmp_path)
+    assert not (tmp_path / LATEST).exists()
+    put(tmp_path / "20261120-000000-1", json.dumps(record()))
+    write_index(tmp_path)
+    assert (tmp_path / LATEST).resolve().name == "20261120-000000-1"
+
+
 def test_what_is_no_file_or_no_text_stands_in_nobodys_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "20261120-000000-1", json.dumps(record()))
     (put(tmp_path / "20261121-000000-1", "") / "record.json").write_bytes(b'{"created": "\xff"}')

@@ -7,6 +7,7 @@ schemas     violations of a JSON Schema, and the defaults of missing properties
 documents   a kind of stored JSON: validated, migrated, read and written
 run_record  the record of a run, also of earlier schemas
 ending      how a command ends: signals, full disks and lack of memory as a sentence and an exit code
+argument_types  types of command line arguments: a wrong one is refused with what is accepted
 table       rows of text as aligned lines
 charts      the figures of plans and reports
 """

@@ -48,6 +48,11 @@ def require_writable(folder: Path, *files: Path) -> None:
                 parent.rmdir()
 
 
+def no_folder(path: Path) -> str:
+    """Why `path`, which is no folder, is none: the end of a message that refuses it."""
+    return "it is a file" if os.path.exists(path) else "it does not exist"
+
+
 def write_at_once(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, through a temporary file beside it. The folder has to exist."""
     with temporary_file(path) as descriptor, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
