@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from analytic.cli import commands
@@ -17,6 +16,7 @@ from analytic.cli.predict import predict_command
 from analytic.core.checks import listed
 from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS
 from analytic.io import stored
+from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.ending import ended
 from analytic.models.deepseek_ocr.crop_rule import RULES, TRANSFORMERS
 from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cost = subparsers.add_parser("cost", help="FLOPs, bytes and memory of vision, prefill and decode at one point")
     _add_page(cost, required=True)
-    cost.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, including the image")
+    cost.add_argument("--seq-len", type=integer, required=True, metavar="S", help="decoder positions, including the image")
     cost.add_argument("--logits", choices=("last", "all"), default="last", help="logits of prefill (default: last)")
     cost.add_argument("--by-module", action="store_true", help="also list every module, identical layers in one row")
     cost.add_argument("--json", action="store_true", help="JSON in base units; decode as the mean token and each step")
@@ -52,30 +52,32 @@ def _parser() -> argparse.ArgumentParser:
 
     crops = subparsers.add_parser("crops", help="crop grid, views and tokens of image sizes")
     crops.add_argument("sizes", nargs="+", metavar="WxH", help="image size in pixels, such as 1654x2339")
-    crops.add_argument("--images", type=int, default=1, metavar="N", help="images in the request (default: 1)")
+    crops.add_argument("--images", type=integer, default=1, metavar="N", help="images in the request (default: 1)")
     crops.add_argument("--json", action="store_true", help="one JSON object per size")
     _add_crop_rule(crops)
     crops.set_defaults(command=commands.crops_command)
 
     sweep = subparsers.add_parser("sweep", help="a scaling table over sequence lengths and views, as JSON and CSV")
     _add_grid(sweep)
-    sweep.add_argument("--output-dir", type=_folder, required=True, metavar="DIR", help="folder for the two files")
+    sweep.add_argument("--output-dir", type=folder_path, required=True, metavar="DIR", help="folder for the two files")
     sweep.set_defaults(command=commands.sweep_command)
 
     demand = subparsers.add_parser("demand", help="FLOP/s and bytes/s required to answer within a target time")
     _add_grid(demand)
     for flag, times, what in (("--first-token-s", FIRST_TOKEN_S, "the first"), ("--token-s", TOKEN_S, "each further")):
         shown = f"target times for {what} token in seconds (default: {' '.join(map(str, times))})"
-        demand.add_argument(flag, type=float, nargs="+", default=times, metavar="T", help=shown)
+        demand.add_argument(flag, type=real, nargs="+", default=times, metavar="T", help=shown)
     demand.add_argument("--json", action="store_true", help="JSON with every length and page, in base units")
     demand.set_defaults(command=commands.demand_command)
 
     predict = subparsers.add_parser("predict", help="time of each stage on a device with measured rates")
     known = predict.add_mutually_exclusive_group(required=True)
     known.add_argument("--device", metavar="NAME", help="a device with stored rates (baselines/NAME/rates.json)")
-    known.add_argument("--rates", type=Path, metavar="FILE", help="or a rates.json written by `nox -s predict_study`")
+    known.add_argument("--rates", type=file_path, metavar="FILE", help="or a rates.json written by `nox -s predict_study`")
     _add_page(predict, required=True)
-    predict.add_argument("--seq-len", type=int, required=True, metavar="S", help="decoder positions, including the image")
+    predict.add_argument(
+        "--seq-len", type=integer, required=True, metavar="S", help="decoder positions, including the image"
+    )
     predict.add_argument("--json", action="store_true", help="JSON in seconds, also by operator class")
     predict.set_defaults(command=predict_command)
 
@@ -85,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     for command in (cost, sweep, demand, predict):
-        command.add_argument("--decode-steps", type=int, default=16, metavar="K", help="tokens decoded (default: 16)")
-        command.add_argument("--batch-size", type=int, default=1, metavar="B", help="pages per batch (default: 1)")
+        command.add_argument("--decode-steps", type=integer, default=16, metavar="K", help="tokens decoded (default: 16)")
+        command.add_argument("--batch-size", type=integer, default=1, metavar="B", help="pages per batch (default: 1)")
     for command in (cost, sweep, demand):
         command.add_argument("--device", default="meta", help=f"{listed(DEVICES)}; selects the kernels (default: meta)")
     experts = f"{listed(EXPERTS)}; on meta not eager (default: grouped_mm)"
@@ -101,28 +103,31 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_capacity(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", metavar="NAME", help="a device with a datasheet, such as h200 or a100-80gb-sxm")
-    command.add_argument("--memory-gb", type=float, metavar="N", help="memory in GB of 1e9 bytes (default: the device's)")
+    command.add_argument("--memory-gb", type=real, metavar="N", help="memory in GB of 1e9 bytes (default: the device's)")
     page = _add_page(command, required=False)
     page.add_argument(
         "--mix", nargs="+", metavar="PAGE=SHARE", help="page shapes, shares summing to 1: a4-200dpi=0.7 base=0.3"
     )
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--seq-len", type=int, metavar="S", help="decoder positions (default: 1024; for a mix, from P)")
+    length.add_argument("--seq-len", type=integer, metavar="S", help="decoder positions (default: 1024; for a mix, from P)")
     length.add_argument(
         "--prompt-tokens",
-        type=int,
+        type=integer,
         metavar="P",
         help="or positions for the image, BOS and a prompt of P tokens (default for a mix: 16)",
     )
-    command.add_argument("--new-tokens", type=int, default=512, metavar="K", help="new tokens per page (default: 512)")
+    command.add_argument("--new-tokens", type=integer, default=512, metavar="K", help="new tokens per page (default: 512)")
     source = "times: floor (the datasheet's roofline) or predicted (default: floor if there is a datasheet)"
     command.add_argument("--times", choices=("floor", "predicted"), help=source)
-    command.add_argument("--rates", type=_file, metavar="FILE", help="rates.json for --times predicted")
-    command.add_argument("--record", type=_file, metavar="PATH", help="or times of a run: its folder or record")
-    command.add_argument("--price-per-hour", type=float, metavar="X", help="device price, in any currency (default: none)")
+    command.add_argument("--rates", type=file_path, metavar="FILE", help="rates.json for --times predicted")
+    command.add_argument("--record", type=file_path, metavar="PATH", help="or times of a run: its folder or record")
+    command.add_argument("--price-per-hour", type=real, metavar="X", help="device price, in any currency (default: none)")
     command.add_argument("--json", action="store_true", help="JSON in bytes and seconds")
     command.add_argument(
-        "--output-dir", type=_folder, metavar="DIR", help="folder for capacity.json, .csv and .png (default: none written)"
+        "--output-dir",
+        type=folder_path,
+        metavar="DIR",
+        help="folder for capacity.json, .csv and .png (default: none written)",
     )
     command.set_defaults(command=capacity_command)
 
@@ -130,7 +135,7 @@ def _add_capacity(command: argparse.ArgumentParser) -> None:
 def _add_grid(command: argparse.ArgumentParser) -> None:
     lengths, pages = [256, 512, 1024, 2048, 4096], " ".join(SWEPT_PAGES)
     command.add_argument(
-        "--seq-lens", type=int, nargs="+", default=lengths, metavar="S", help=f"decoder positions (default: {lengths})"
+        "--seq-lens", type=integer, nargs="+", default=lengths, metavar="S", help=f"decoder positions (default: {lengths})"
     )
     command.add_argument(
         "--crop-grids",
@@ -154,19 +159,9 @@ def _add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
 def _add_crop_rule(command: argparse.ArgumentParser) -> None:
     rules = ", ".join(f"{rule.name} (at most {rule.max_tiles} tiles)" for rule in RULES.values())
     command.add_argument("--served-by", metavar="NAME", help=f"who cuts the page: {rules} (default: {TRANSFORMERS.name})")
-    command.add_argument("--max-tiles", type=int, metavar="N", help="most tiles of a page (default: those of --served-by)")
-
-
-def _folder(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"got {text!r}, accepted: a folder")
-    return Path(text)
-
-
-def _file(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"got {text!r}, accepted: a file")
-    return Path(text)
+    command.add_argument(
+        "--max-tiles", type=integer, metavar="N", help="most tiles of a page (default: those of --served-by)"
+    )
 
 
 def _choices(folder: str) -> str:

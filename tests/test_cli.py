@@ -120,7 +120,12 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
     [
         (["cost", "--no-image", "--seq-len", "0"], "seq_len: got 0"),
         (["cost", "--no-image", "--seq-len", "-3"], "seq_len: got -3"),
-        (["cost", "--no-image", "--seq-len", "many"], "invalid int value: 'many'"),
+        (["cost", "--no-image", "--seq-len", "many"], "argument --seq-len: got 'many', accepted: a whole number"),
+        (
+            ["cost", "--no-image", "--seq-len", "64,64"],
+            "got '64,64', accepted: a whole number, such as 64; separate several",
+        ),
+        (["demand", "--token-s", "fast"], "argument --token-s: got 'fast', accepted: a finite number, such as 0.5"),
         (["cost", "--crop-grid", "2x3", "--seq-len", "903"], "accepted: at least 904 for this page"),
         (["cost", "--crop-grid", "0x3", "--seq-len", "1024"], "crop grid: got '0x3'"),
         (["cost", "--crop-grid", "4x4", "--seq-len", "1024"], "crop grid: got 4x4 (16 tiles)"),
@@ -133,6 +138,10 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         (["cost", "--no-image", "--seq-len", "8", "--dtype", "int8"], "dtype: got 'int8'"),
         (["cost", "--no-image", "--seq-len", "8", "--decode-steps", "0"], "decode_steps: got 0"),
         (["cost", "--no-image", "--seq-len", "8", "--batch-size", "0"], "batch_size: got 0"),
+        *(
+            (["crops", "640x640", "--max-tiles", number], f"max_tiles: got {number}, accepted: 2 to 9")
+            for number in ("-1", "0", "1", "10", "99999999999")
+        ),
         (["crops", "640"], "size: got '640'"),
         (["sweep", "--seq-lens", "0", "--output-dir", "out"], "seq_lens: got 0"),
         (["sweep", "--decode-steps", "100000000000", "--output-dir", "out"], "decode_steps: got 100000000000"),
@@ -147,7 +156,7 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         (["demand", "--seq-lens", "0"], "seq_lens: got 0"),
         (["capacity", "--device", "h2000"], "device: got 'h2000', accepted: a100-40gb"),
         (["capacity", "--memory-gb", "0"], "memory_gb: got 0.0, accepted: gigabytes from 1e-09 (one byte) to 1e+09"),
-        (["capacity", "--memory-gb", "nan"], "memory_gb: got nan, accepted: gigabytes from"),
+        (["capacity", "--memory-gb", "nan"], "argument --memory-gb: got 'nan', accepted: a finite number"),
         (["capacity", "--memory-gb", "1e-12"], "memory_gb: got 1e-12, accepted: gigabytes from"),
         (["capacity", "--device", "h200", "--memory-gb", "1e300"], "memory_gb: got 1e+300, accepted: gigabytes from"),
         (["capacity", "--memory-gb", "24", "--prompt-tokens", "-1"], "prompt_tokens: got -1, accepted: a whole number"),

@@ -123,6 +123,8 @@ def test_less_time_more_positions_more_views_and_more_pages_ask_for_more(
         ({"first_token_s": [0.1, 0.0]}, "first_token_s: got 0.0, accepted: seconds above zero"),
         ({"token_s": [float("nan")]}, "token_s: got nan, accepted: seconds above zero"),
         ({"token_s": [float("inf")]}, "token_s: got inf"),
+        ({"first_token_s": [1e-320]}, "first_token_s: got 1e-320, accepted: seconds above zero, from 1e-09 to "),
+        ({"token_s": [1e308]}, r"token_s: got 1e\+308, accepted: seconds above zero"),
         ({"first_token_s": []}, "first_token_s: got none"),
         ({"decode_steps": 0}, "decode_steps: got 0"),
         ({"batch_size": 0}, "batch_size: got 0"),

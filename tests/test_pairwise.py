@@ -133,6 +133,25 @@ def test_a_study_without_a_folder_to_write_is_refused(capsys: pytest.CaptureFixt
     assert "--output-dir: got /proc/nowhere, accepted: a writable folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("minutes", "message"),
+    [
+        ("-1", "--minutes: got -1, accepted: above 0 and at most 10,080, a week"),
+        ("0", "--minutes: got 0, accepted: above 0"),
+        ("1e9", "--minutes: got 1e+09, accepted: above 0"),
+        ("nan", "--minutes: got 'nan', accepted: a finite number"),
+        ("inf", "--minutes: got 'inf', accepted: a finite number"),
+    ],
+)
+def test_a_study_without_an_end_is_refused(minutes: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = gate_study.main(["--minutes", minutes, "--output-dir", "/proc/nowhere"])
+    except SystemExit as stopped:  # argparse's own end
+        code = stopped.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_rounds_that_were_all_throttled_say_nothing() -> None:
     with pytest.raises(ValueError, match="all 24 rounds were throttled"):
         _ = Pair(base_s=(), head_s=(), dropped=24).sample

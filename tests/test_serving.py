@@ -373,7 +373,7 @@ def test_a_key_is_sent_and_is_in_no_output(started: Callable[..., Stub], run: Ca
         (["--url", "http://127.0.0.1:99999/v1"], "--url: got a URL that is not one"),
         (["--url", "http://127.0.0.1/ v1"], "--url: got"),
         (["--url", "http://localhost:1", "--requests", "2"], "--requests: got 2, accepted: at least 4"),
-        (["--url", "http://localhost:1", "--timeout-s", "nan"], "--timeout-s: got nan"),
+        (["--url", "http://localhost:1", "--timeout-s", "-1"], "--timeout-s: got -1"),
         (["--url", "http://localhost:1", "--timeout-s", "0"], "--timeout-s: got 0"),
         (["--url", "http://localhost:1", "--pages", "a5"], "--pages: got 'a5'"),
         (["--url", "http://localhost:1", "--image-size", "8x8"], "width_px: got 8"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.plugin.matrix import CaseResult, checked, page
+from fixtures.plugin.matrix import CaseResult, checked, main, page
 from fixtures.plugin.matrix_cases import PLUGINS, SWITCHES, Case
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "switches.md"
@@ -58,3 +58,24 @@ def test_the_committed_page_is_of_these_cases_and_none_was_wrong() -> None:
     assert text.count("\n| `") == len(CASES)
     for name in ("pytest-benchmark 5", "pytest-xdist", *(f"pytest-{name}" for name in PLUGINS)):
         assert name in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "zzzz"], "--only: got 'zzzz', which no case has, accepted: words of the case's arguments"),
+        (["--jobs", "0"], "--jobs: got 0, accepted: 1 to 256"),
+        (["--jobs", "two"], "argument --jobs: got 'two', accepted: a whole number"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_anything_is_installed(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def installed() -> None:
+        raise AssertionError("the overlay is made")
+
+    monkeypatch.setattr("fixtures.plugin.matrix.overlay", installed)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -25,6 +25,9 @@ from analytic.prediction import hardware
 
 DEMAND: Final = Document(name="serving_demand")
 FIRST_TOKEN_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+LEAST_S: Final = 1e-9
+MOST_S: Final = 1e9
+"""Accepted target times: from shorter than a launch takes to decades, so that every rate is finite."""
 TOKEN_S: Final = (0.005, 0.010, 0.020, 0.050)
 
 
@@ -118,7 +121,7 @@ def serving_demand(
     """The rates for every length with every page that fits in it, and for the last of `decode_steps` tokens after it.
 
     That token has the longest context, so earlier ones require less. Raises ValueError for counts below one and for times
-    that are not positive.
+    outside of LEAST_S to MOST_S.
     """
     if not seq_lens:
         raise ValueError("seq_lens: got none, accepted: at least one length")
@@ -267,5 +270,5 @@ def _require_times(field: str, times_s: Sequence[float]) -> None:
     if not times_s:
         raise ValueError(f"{field}: got none, accepted: at least one time")
     for time_s in times_s:
-        if not 0 < time_s < float("inf"):
-            raise ValueError(f"{field}: got {time_s}, accepted: seconds above zero")
+        if not LEAST_S <= time_s <= MOST_S:
+            raise ValueError(f"{field}: got {time_s}, accepted: seconds above zero, from {LEAST_S:g} to {MOST_S:g}")

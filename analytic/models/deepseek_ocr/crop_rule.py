@@ -86,9 +86,8 @@ class CropRule:
     cuts_several: bool
 
     def __post_init__(self) -> None:
-        whole("max_tiles", self.max_tiles)
-        if not MIN_TILES <= self.max_tiles <= MAX_TILES:
-            raise ValueError(f"max_tiles: got {self.max_tiles}, accepted: {MIN_TILES} to {MAX_TILES}")
+        if type(self.max_tiles) is not int or not MIN_TILES <= self.max_tiles <= MAX_TILES:
+            raise ValueError(f"max_tiles: got {self.max_tiles!r}, accepted: {MIN_TILES} to {MAX_TILES}")
 
     @property
     def grids(self) -> tuple[CropGrid, ...]:
