@@ -106,6 +106,13 @@ def test_what_the_user_narrows_is_not_missing(session: Callable[..., Ended]) -> 
     assert (record["account"]["measured"], record["account"]["missing"]) == ({"exact": 1}, [])
 
 
+def test_speed_tests_are_counted_as_tests() -> None:
+    tests = asked("one_call", "sweep", quantities=("speed",))
+    assert settled(tests, {}, not_run="interrupted").line() == (
+        "account: measured 0 of 2 speed tests; 2 speed tests not run (one_call and 1 more): interrupted"
+    )
+
+
 class SkipsPrefill:
     """Skips a benchmark with a marker, as a foreign conftest.py may do."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from tests.conftest import Ended
+from tests.conftest import ROOT, Ended
 
 CPU = ("--device", "cpu", "-k", "decode", "--decode-steps", "2")
 
@@ -56,6 +56,10 @@ def test_json_on_meta_holds_the_exact_quantities(session: Callable[..., Ended], 
         (["--benchmark-cprofile-loops", "3"], "--benchmark-cprofile-loops: accepted: 1"),
         (["--benchmark-group-by", "colour"], "--benchmark-group-by: got 'colour', accepted: group, name"),
         (["--benchmark-json", "nowhere/out.json"], "--benchmark-json: got nowhere/out.json, accepted: a file in a folder"),
+        (
+            ["--benchmark-json", "README.md/out.json"],
+            "--benchmark-json: got README.md/out.json, accepted: a file in a folder",
+        ),
         (["--benchmark-autosave"], "--benchmark-autosave: nothing is timed in this run, so there is nothing to save"),
         (["--benchmark-save", "mine"], "--benchmark-save: nothing is timed in this run"),
         (["--benchmark-compare"], "--benchmark-compare: nothing is timed in this run, so there is nothing to compare"),
@@ -78,6 +82,11 @@ def test_a_switch_that_can_not_work_is_refused_before_anything_is_measured(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--benchmark-autosave", "--benchmark-storage", "README.md"],
+            "--benchmark-storage: got README.md, accepted: a wri",
+        ),
+        (["--benchmark-save=one", "--benchmark-storage", "file://README.md/in"], "got README.md/in, accepted: a writable"),
         (["--benchmark-compare-fail=mean:5%"], "--benchmark-compare-fail: there is nothing to compare with in"),
         (
             ["--benchmark-group-by=param:page"],
@@ -129,6 +138,62 @@ def test_disabled_times_fail_where_a_baseline_is_required(session: Callable[...,
     assert line in done.output
     assert "baseline: FAILED: 1 equal, 1 unmeasured" in done.output
     assert "prefill[256]` unmeasured: its time was not measured, disabled: --benchmark-disable" in done.output
+
+
+class BreaksTheStorage:
+    """Lets the storage fail when a run is saved, as a disk or a server does."""
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        storage = item.config.pluginmanager.get_plugin("pytest-benchmark").storage
+        storage.path = ROOT / "README.md"
+
+
+def test_a_storage_that_fails_at_the_end_costs_the_run_nothing(session: Callable[..., Ended], tmp_path: Path) -> None:
+    store = ("--benchmark-autosave", "--benchmark-storage", str(tmp_path / "store"))
+    done = session(*CPU, *store, plugins=(BreaksTheStorage(),))
+    assert done.code == 1, done.output
+    assert "--benchmark-storage: not written: Not a directory: " in done.output
+    assert "Traceback" not in done.output
+    assert [timing["stage"] for timing in done.records[0]["timings"]] == ["decode"]
+
+
+@pytest.mark.parametrize("switch", ["--fixtures", "--fixtures-per-test", "--collect-only"])
+def test_a_session_that_only_shows_is_not_judged(session: Callable[..., Ended], tmp_path: Path, switch: str) -> None:
+    path = tmp_path / "times.json"
+    done = session(switch, "--require-baseline", "--benchmark-json", str(path))
+    assert done.code == 0, done.output
+    for word in ("baseline:", "INCOMPLETE", "account:"):
+        assert word not in done.output
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("switch", ["--setup-plan", "--setup-only", "--setuponly"])
+def test_a_switch_that_calls_no_test_is_named(session: Callable[..., Ended], switch: str) -> None:
+    done = session("-k", "decode", switch)
+    assert done.code == pytest.ExitCode.NO_TESTS_COLLECTED, done.output
+    name = "--setup-plan" if "plan" in switch else "--setup-only"
+    assert f"measured 0 of 1 exact result; 1 exact result disabled (decode[16]): {name}\n" in done.output
+
+
+def test_times_without_pytest_benchmark_are_refused_and_exact_results_are_not(session: Callable[..., Ended]) -> None:
+    done = session(*CPU, "-p", "no:benchmark")
+    assert done.code == pytest.ExitCode.USAGE_ERROR, done.output
+    assert "pytest-benchmark: is not loaded (-p no:benchmark, " in done.output
+    assert "and decode[16] needs it for its time; accepted: with the plugin, or --device meta" in done.output
+    assert session("-k", "decode", "-p", "no:benchmark").code == 0
+
+
+class AsksForMore:
+    """Lets the benchmarks need a fixture that nobody provides."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            item.fixturenames.append("clean_room")
+
+
+def test_a_missing_fixture_is_named_as_the_reason(session: Callable[..., Ended]) -> None:
+    done = session("-k", "decode", plugins=(AsksForMore(),))
+    assert "1 exact result failed (decode[16]): fixture 'clean_room' not found\n" in done.output
 
 
 class TakesTheTerminal:
