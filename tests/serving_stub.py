@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(DRIP_S)
             if size is not None:
                 self.stub.before(number, event)
-            self.event({"choices": [{"index": 0, "delta": {"content": "" if fault == "no text" else "x"}}]})
+            self.event({"choices": [{"index": 0, "delta": {} if fault == "no token" else {"content": "x"}}]})
         if fault != "no usage":
             usage = {"prompt_tokens": self.stub.prompt_tokens(size), "completion_tokens": tokens}
             self.event({"choices": [], "usage": {**usage, "prompt_tokens": True} if fault == "odd usage" else usage})

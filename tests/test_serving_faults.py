@@ -13,6 +13,7 @@ import pytest
 
 from fixtures.serving import __main__ as serve
 from fixtures.serving.served_run import SERVING
+from fixtures.serving.stream import Received
 from tests.serving_stub import MOST_WAIT_S, Stub, serving
 from tests.test_serving import run, started
 
@@ -27,14 +28,14 @@ FAULTS = {
     "400": ("status", "400 Bad Request: image refused"),
     "redirect": ("status", "302 Found: a redirect, which is not followed"),
     "drop": ("connection", "the server closed the connection"),
-    "stop": ("stream", "the stream ended before [DONE], after 1 events with text"),
-    "no end": ("stream", "the stream ended before [DONE], after 3 events with text"),
+    "stop": ("stream", "the stream ended before [DONE], after 1 events with a token"),
+    "no end": ("stream", "the stream ended before [DONE], after 3 events with a token"),
     "error": ("stream", "the server reports: lost"),
     "malformed": ("event", "malformed event: not JSON"),
     "not utf-8": ("event", "malformed event: not UTF-8"),
     "no usage": ("usage", "no usage: the server does not report tokens"),
     "odd usage": ("usage", "usage: prompt_tokens: got True"),
-    "no text": ("output", "no event with text"),
+    "no token": ("output", "no event with a token"),
 }
 
 
@@ -170,3 +171,25 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "fixtures.serving", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "--probe-cache" in done.stdout
+
+
+def event(content: str | None, *, role: str | None = None, finish: str | None = None) -> dict[str, object]:
+    delta = {name: value for name, value in (("role", role), ("content", content)) if value is not None}
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("events", "times"),
+    [
+        # as vLLM 0.32 streams three tokens without text: the role first, then one event a token
+        ([event("", role="assistant"), event(""), event(""), event("", finish="length")], [1.0, 2.0, 3.0]),
+        ([event("a"), event(""), event("b", finish="length")], [0.0, 1.0, 2.0]),
+        ([event("a"), event("b"), event("", finish="stop")], [0.0, 1.0]),
+        ([event(None), event("a", role="assistant")], [1.0]),
+    ],
+)
+def test_a_token_may_have_no_text(events: list[dict[str, object]], times: list[float]) -> None:
+    received = Received()
+    for number, found in enumerate(events):
+        received.take(found, float(number))
+    assert received.token_times_s == times
