@@ -247,7 +247,9 @@ def test_check_names_every_file_that_can_not_be_used(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "--preset", "tiny"], "no such baseline"),
+        (["show", "--preset", "tiny"], "create it with `nox -s baseline -- refresh --preset tiny --baseline-dir"),
+        (["show", "--preset", "tiny", "--device", "cpu"], "refresh --device cpu --baseline-dir"),
+        (["show", "--device", "cuda"], "refresh --device cuda --baseline-dir"),
         (["show", "--device", "tpu"], "--device: got 'tpu', accepted: meta, cpu, cuda"),
         (["show", "--preset", "huge"], "--preset: got 'huge'"),
         (["diff", "no-such-ref"], "REF: got 'no-such-ref', accepted: a commit"),

@@ -142,6 +142,10 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
             (["crops", "640x640", "--max-tiles", number], f"max_tiles: got {number}, accepted: 2 to 9")
             for number in ("-1", "0", "1", "10", "99999999999")
         ),
+        (
+            ["capacity", "--memory-gb", "24", "--no-image", "--new-tokens", "20000"],
+            "with new_tokens 20000, of which the last is not fed back, needs",
+        ),
         (["crops", "640"], "size: got '640'"),
         (["sweep", "--seq-lens", "0", "--output-dir", "out"], "seq_lens: got 0"),
         (["sweep", "--decode-steps", "100000000000", "--output-dir", "out"], "decode_steps: got 100000000000"),
@@ -184,6 +188,9 @@ def test_neither_help_nor_cost_imports_torch() -> None:
 
 
 def test_a_page_is_cut_as_its_engine_cuts_it_and_the_output_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--no-image", "--seq-len", "64", "--served-by", "vllm"]) == 0
+    assert main(["capacity", "--memory-gb", "24", "--served-by", "vllm"]) == 0
+    assert "crop rule" not in capsys.readouterr().out  # there is no page to cut
     vllm = "crop rule: vllm, at most 6 tiles; images of a request with several are not cut (default: at most 9)\n"
     assert main(["crops", "2048x2048", "--served-by", "vllm"]) == 0
     assert capsys.readouterr().out.startswith(vllm)

@@ -10,7 +10,7 @@ import pytest
 
 from analytic.io import documents, json_text
 from analytic.io.documents import Document
-from analytic.io.json_text import MOST_BYTES, MOST_DEPTH, parsed, read_text
+from analytic.io.json_text import MOST_BYTES, MOST_DEPTH, escaped, parsed, read_text
 from analytic.io.run_record import RECORD, RecordError
 from analytic.io.schemas import versions
 
@@ -43,6 +43,9 @@ GOOD: dict[str, Any] = {
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "got the key 'c' twice in an object"),
         ('"\\ud800"', r"\$: got '\\ud800', accepted: valid Unicode"),
         ('{"\\udfff": 1}', r"\$: got the key '\\udfff', accepted: valid Unicode"),
+        ('"a\\u001b[2Jb"', r"\$: got 'a\\x1b\[2Jb', accepted: valid Unicode without control characters"),
+        ('{"a": ["\\u0000"]}', r"\$\.a\[0\]: got '\\x00', accepted: valid Unicode without control characters"),
+        ('{"\\u009b": 1}', r"\$: got the key '\\x9b', accepted: valid Unicode without control characters"),
         ("[" * 100_000, "nested deeper than 100 levels"),
         ('{"a":' * 50_000 + "1" + "}" * 50_000, "nested deeper than 100 levels"),
         ("[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1), "nested deeper than 100 levels"),
@@ -55,6 +58,19 @@ GOOD: dict[str, Any] = {
 def test_what_no_program_can_compute_with_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsed(text)
+
+
+def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_bytes(b"\xef\xbb\xbf{}")
+    with pytest.raises(ValueError, match="byte order mark"):
+        read_text(tmp_path / "record.json")
+
+
+def test_control_characters_are_written_escaped_and_read_from_a_process() -> None:
+    assert escaped({"a": ["\x1b[2J", "line\n\tend", 3]}) == {"a": ["\\x1b[2J", "line\n\tend", 3]}
+    assert parsed('"\\u001b"', control_characters=True) == "\x1b"
+    with pytest.raises(ValueError, match="valid Unicode"):
+        parsed('"\\ud800"', control_characters=True)
 
 
 def test_what_is_ordinary_json_is_read_as_ever() -> None:

@@ -19,6 +19,7 @@ from fixtures.drift.overlay import asked
 from fixtures.drift.pairs import ReleasePair, page
 from fixtures.drift.report import DRIFT, Drift, DriftOutcome, lines, write
 from fixtures.drift.snapshot import CaseCounts, OperatorWork, Snapshot, taken
+from fixtures.drift.snapshot import main as snapshot
 from fixtures.drift.snapshot_diff import moved_between
 from fixtures.drift.suite import SUITE
 from fixtures.drift.traits import Trait, explained
@@ -282,3 +283,9 @@ def test_the_page_of_pairs_has_a_row_for_each(here: Snapshot) -> None:
     text = page([pair, replace(pair, difference_count=3)], date="2026-11-26")
     assert "Made by `nox -s frameworks` on 2026-11-26: 3 cases" in text
     assert [line.rsplit("| ", 1)[1] for line in text.splitlines() if line.startswith("| 5")] == ["0 |", "3 |"]
+
+
+def test_a_snapshot_without_its_arguments_says_which_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (0, 1):
+        assert snapshot(["out.json"][:number]) == 2
+        assert f"snapshot: got {number} arguments, accepted: FILE NAME [CASE ...]" in capsys.readouterr().err

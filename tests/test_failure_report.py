@@ -1,6 +1,7 @@
 """The threshold failure report: the verdict in words first, the worst benchmark first, commands last, and short."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,25 @@ def test_nothing_fails_no_report() -> None:
     assert summary([NEW], require_baseline=False) == "baseline: nothing was judged: 1 new"
     assert summary([EQUAL, NEW], require_baseline=True) == "baseline: FAILED: 1 equal, 1 new"
     assert "vision[new] without a baseline" in report([EQUAL, NEW], CONTEXT, require_baseline=True)
+
+
+def test_a_refresh_is_advised_only_for_points_that_it_measures() -> None:
+    inside, outside = replace(NEW, benchmark="prefill[1024]"), replace(NEW, benchmark="prefill[64]")
+    refresh = "nox -s baseline -- refresh"
+    for judged, said, unsaid in (
+        ([inside], refresh, "default points"),
+        ([outside], "prefill[64]: not among the default points", refresh),
+        ([outside, replace(NEW, benchmark="decode[64]")], "and 1 more: not among the default points", refresh),
+    ):
+        lines = "\n".join(Verdict(judged=tuple(judged), context=CONTEXT, require_baseline=False).lines())
+        failed = report(judged, CONTEXT, require_baseline=True)
+        assert said in lines
+        assert unsaid not in lines
+        assert said in failed
+        assert unsaid not in failed
+    both = Verdict(judged=(inside, outside), context=CONTEXT, require_baseline=False).lines()
+    assert refresh in both[-2]
+    assert "prefill[64]: not among" in both[-1]
 
 
 def test_a_part_of_vision_is_reproduced_by_its_test() -> None:

@@ -204,7 +204,9 @@ def test_points_come_by_stage_and_then_in_the_order_asked_for(whole: dict[str, A
 
 def test_times_of_one_place_stand_in_the_record(whole: dict[str, Any]) -> None:
     parts = [only(whole, stage, timed=True) for stage in ("prefill", "decode")]
-    found = merge(sources(*parts, only(whole, "vision"))).record(run_id="20261121-100000-9", created="now")
+    found = merge(sources(*parts, only(whole, "vision"))).record(
+        run_id="20261121-100000-9", created="2026-11-22T10:00:00+00:00"
+    )
     RECORD.check(found, where="the test")
     assert [one["stage"] for one in found["timings"]] == ["prefill", "decode"]
     assert (found["timed"], found["ceilings"]) == (whole["timed"], whole["ceilings"])

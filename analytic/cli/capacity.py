@@ -44,7 +44,8 @@ def capacity_command(args: argparse.Namespace) -> str:
     mix = _mix(args)
     for shape in mix.pages:
         # the first new token comes from the prefill, and the last is not fed back
-        spec.require_window(f"seq_len of {shape.label}", shape.seq_len, decoded=mix.new_tokens - 1)
+        given = f"new_tokens {mix.new_tokens}, of which the last is not fed back,"
+        spec.require_window(f"seq_len of {shape.label}", shape.seq_len, decoded=mix.new_tokens - 1, given=given)
     found = plan(
         spec,
         run,
@@ -57,7 +58,8 @@ def capacity_command(args: argparse.Namespace) -> str:
     written = [] if args.output_dir is None else write(found, args.output_dir)
     if args.json:
         return json.dumps(found.as_json(), indent=1)
-    return with_notice(mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]))
+    pages = any(shape.page is not None for shape in mix.pages)
+    return with_notice(mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]), pages=pages)
 
 
 def write(found: Plan, folder: Path) -> list[Path]:

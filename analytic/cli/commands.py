@@ -63,7 +63,7 @@ def cost_command(args: argparse.Namespace) -> str:
     if args.by_module:
         for name, tree in trees.items():
             stages[name]["modules"] = _modules(tree)
-    return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer))
+    return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer), pages=page is not None)
 
 
 def crops_command(args: argparse.Namespace) -> str:
@@ -154,9 +154,9 @@ def selected_rule(args: argparse.Namespace) -> CropRule:
     return crop_rule(args.served_by, args.max_tiles)
 
 
-def with_notice(rule: CropRule, text: str) -> str:
-    """`text` below the sentence that names the crop rule, unless it is the default."""
-    return text if rule.notice is None else f"{rule.notice}\n{text}"
+def with_notice(rule: CropRule, text: str, *, pages: bool = True) -> str:
+    """`text` below the sentence that names the crop rule, unless it is the default or there are no `pages`."""
+    return text if rule.notice is None or not pages else f"{rule.notice}\n{text}"
 
 
 def selected_page(args: argparse.Namespace) -> VisionWorkload | None:

@@ -122,7 +122,9 @@ def predict_command(args: argparse.Namespace) -> str:
         experts=args.experts,
     )
     if not args.json:
-        return with_notice(selected_rule(args), "\n".join(lines(found, known, page=page, args=args)))
+        return with_notice(
+            selected_rule(args), "\n".join(lines(found, known, page=page, args=args)), pages=page is not None
+        )
     answer = {
         "device_name": known.device_name,
         "model_variant": known.model_variant,

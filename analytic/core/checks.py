@@ -30,11 +30,14 @@ def whole(field: str, got: object, *, least: int = 1, most: int = MOST) -> None:
         raise ValueError(f"{field}: got {got!r}, accepted: a whole number of at least {least}{limit}")
 
 
-def within_window(field: str, seq_len: int, *, decoded: int, window: int, model: str) -> None:
-    """Raise ValueError, with both numbers, if `seq_len` positions and `decoded` more are past the window of `model`."""
+def within_window(field: str, seq_len: int, *, decoded: int, window: int, model: str, given: str | None = None) -> None:
+    """Raise ValueError, with both numbers, if `seq_len` positions and `decoded` more are past the window of `model`.
+
+    given  what the user gave for the decoded tokens, if that is another number
+    """
     needed = seq_len + decoded
     if needed > window:
-        more = f", which with {decoded} decoded tokens needs {needed} positions" if decoded else ""
+        more = f", which with {given or f'{decoded} decoded tokens'} needs {needed} positions" if decoded else ""
         raise ValueError(
             f"{field}: got {seq_len}{more}, accepted: at most {window} positions, the window (max_position_embeddings) of "
             f"{model}; choose a shorter sequence{' or fewer tokens' if decoded else ''}"

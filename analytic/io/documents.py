@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analytic.io import stored
-from analytic.io.json_text import parsed, read_text
+from analytic.io.json_text import escaped, parsed, read_text
 from analytic.io.schemas import filled, versions, violations
 
 
@@ -86,8 +86,8 @@ class Document:
         return self.parse(text, where=str(path))
 
     def text(self, value: object, *, where: str) -> str:
-        """The text of the file. Raises `error`, naming `where` and the key, unless it can be read again."""
-        text = json.dumps(value, indent=self.indent) + "\n"
+        """The text of the file, control characters escaped. Raises `error`, naming `where` and the key."""
+        text = json.dumps(escaped(value), indent=self.indent) + "\n"
         self._checked(self._from_text(text, where), where)
         return text
 

@@ -1,27 +1,38 @@
 """JSON text of any origin as a value. What a program cannot compute with is refused by name, before anything else sees it.
 
-Accepted: valid UTF-8 of at most MOST_BYTES, nested at most MOST_DEPTH levels, no key twice in an object, and numbers of at
-most MOST_NUMBER, so that sums, products, ratios and logarithms of a few of them are finite.
+Accepted: valid UTF-8 of at most MOST_BYTES, nested at most MOST_DEPTH levels, no key twice in an object, no control
+characters other than tab and the ends of lines, and numbers of at most MOST_NUMBER, so that sums, products, ratios and
+logarithms of a few of them are finite.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any, Final
 
 MOST_BYTES: Final = 1 << 26
 MOST_DEPTH: Final = 100
 MOST_NUMBER: Final = 1e30
+READABLE: Final = "valid Unicode without control characters"
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
+"""Half characters, which an escape such as `\\ud800` alone makes and UTF-8 cannot write."""
+_UNREADABLE: Final = re.compile(f"{_CONTROL.pattern}|{_HALF.pattern}")
 MOST_DIGITS: Final = 32
 """Characters of an integer that can be within MOST_NUMBER."""
 
 
-def parsed(text: str) -> Any:
-    """The value of JSON `text`. Raises ValueError naming the key and what was got, also for NaN, infinities and 1e999."""
+def parsed(text: str, *, control_characters: bool = False) -> Any:
+    """The value of JSON `text`. Raises ValueError naming the key and what was got, also for NaN, infinities and 1e999.
+
+    `control_characters` are accepted in what a running process or server says, which is shown on no page as it is.
+    """
     try:
         value = _DECODER.decode(text)
-        problem = _problem(value, MOST_DEPTH)
+        problem = _problem(value, MOST_DEPTH, _HALF if control_characters else _UNREADABLE)
     except RecursionError:
         raise ValueError(f"nested deeper than {MOST_DEPTH} levels") from None
     if problem is not None:
@@ -35,6 +46,8 @@ def read_text(path: Path) -> str:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES:,} bytes")
+    if content.startswith(BOM_UTF8):
+        raise ValueError("it starts with a byte order mark (BOM), accepted: UTF-8 without one; save it without")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -70,28 +83,32 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def _problem(value: Any, depth: int) -> str | None:
+def _problem(value: Any, depth: int, unreadable: re.Pattern[str]) -> str | None:
     """The key, relative to `value`, and the reason of the first value that is not accepted; None if all are."""
     if isinstance(value, str):
         if isinstance(value, _Refused):
             return f": got {_short(value)}, accepted: a number of at most {MOST_NUMBER:g}, or null"
-        return None if value.isascii() or _encodable(value) else f": got {_short(value)!a}, accepted: valid Unicode"
+        return f": got {_short(value)!a}, accepted: {READABLE}" if unreadable.search(value) else None
     if not isinstance(value, dict | list):
         return None
     if depth == 0:
         raise RecursionError
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(key, str) and not (key.isascii() or _encodable(key)):
-            return f": got the key {_short(key)!a}, accepted: valid Unicode"
-        problem = _problem(item, depth - 1)
+        if isinstance(key, str) and unreadable.search(key):
+            return f": got the key {_short(key)!a}, accepted: {READABLE}"
+        problem = _problem(item, depth - 1, unreadable)
         if problem is not None:
             return f".{key}{problem}" if isinstance(key, str) else f"[{key}]{problem}"
     return None
 
 
-def _encodable(text: str) -> bool:
-    """Whether UTF-8 can write `text`: an escape such as `\\ud800` alone makes half a character."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def escaped(value: Any) -> Any:
+    """`value` with every control character in its text as `\\x1b`: what a program writes, it and others can read."""
+    if isinstance(value, str):
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+    if isinstance(value, dict):
+        return {escaped(key): escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _short(text: str, limit: int = 60) -> str:

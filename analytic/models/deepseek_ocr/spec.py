@@ -151,10 +151,13 @@ class ModelSpec:
         """Every width of an attention head, sorted."""
         return tuple(sorted({self.sam.head_dim, self.clip.head_dim, self.text.head_dim}))
 
-    def require_window(self, field: str, seq_len: int, *, decoded: int) -> None:
-        """Raise ValueError unless `seq_len` positions and `decoded` more, those in the cache at the end, fit the window."""
+    def require_window(self, field: str, seq_len: int, *, decoded: int, given: str | None = None) -> None:
+        """Raise ValueError unless `seq_len` positions and `decoded` more, those in the cache at the end, fit the window.
+
+        given  what the user gave for the decoded tokens, if that is another number
+        """
         window = self.text.max_position_embeddings
-        within_window(field, seq_len, decoded=decoded, window=window, model=self.model_variant)
+        within_window(field, seq_len, decoded=decoded, window=window, model=self.model_variant, given=given)
 
     @classmethod
     def from_preset(cls, name: str) -> ModelSpec:
