@@ -100,6 +100,26 @@ def test_what_an_error_or_minus_x_leaves_unmeasured_is_missing(session: Callable
     assert found["incomplete"] == {"reason": "stopping after 2 failures", "missing": ["decode[16]", "decode[64]"]}
 
 
+@pytest.mark.parametrize(
+    ("loses", "reason"),
+    [
+        ("os.dup2(os.open('/dev/full', os.O_WRONLY), 1)", "No space left on device"),
+        ("ends = os.pipe(); os.dup2(ends[1], 1); os.close(ends[0]); os.close(ends[1])", "Broken pipe"),
+    ],
+)
+def test_a_run_that_loses_its_standard_output_goes_on_and_is_recorded(
+    session: Callable, tmp_path: Path, loses: str, reason: str
+) -> None:
+    done = session(f"if seq_len == 16: {loses}", *OPTIONS, "-k", "decode", "-s")
+    assert done.returncode == 1, done.stdout + done.stderr
+    path, found = record_in(tmp_path / "out")
+    said = f"pytest benchmarks: standard output: {reason}; the run goes on without it and is recorded in "
+    assert done.stderr == f"{said}{path.parent.relative_to(tmp_path)}; Ctrl-C ends it\n"
+    assert ([point["point"] for point in found["points"]], found["incomplete"]) == (["16", "32", "64"], None)
+    assert (path.parent / "report.html").exists()
+    assert (tmp_path / "out" / "latest").resolve() == path.parent
+
+
 NOTHING = "NOT WRITTEN: record, page and `latest`: File too large (out); what was measured is printed above"
 ONLY_RECORD = "NOT WRITTEN: page, index.html or `latest`: File too large (out); free some space"
 

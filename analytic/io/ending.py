@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 T = TypeVar("T")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,6 +30,9 @@ PR_SET_PDEATHSIG: Final = 1
 MOST_NAMED: Final = 12
 _received: Final[list[signal.Signals]] = []
 """The signal that ends this process, once there is one; a library in C may raise another exception for it than ours."""
+
+_holding: Final[list[bool]] = []
+"""Not empty while `held`."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -118,6 +121,8 @@ def stoppable() -> Iterator[None]:
         if not first_s:
             first_s.append(time.monotonic())
             _received.append(signal.Signals(number))
+            if _holding:
+                return
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
         if time.monotonic() - first_s[0] > ONE_EVENT_S:
             signal.signal(number, signal.SIG_DFL)
@@ -133,6 +138,23 @@ def stoppable() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within `stoppable`, let the first signal raise nothing, so that what is being written is finished; see `received`."""
+    _holding.append(True)
+    try:
+        yield
+    finally:
+        _holding.pop()
+
+
+def received() -> KeyboardInterrupt | None:
+    """What the first signal within `stoppable` raises, or would have raised if it were not `held`."""
+    if not _received:
+        return None
+    return KeyboardInterrupt() if _received[0] == signal.SIGINT else Terminated(_received[0])
 
 
 def end_with_parent() -> None:
@@ -154,14 +176,14 @@ def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> 
                 sys.stdout.flush()
             return code
         except BrokenPipeError:  # the reader of the output has ended, as in `| head`
-            _discard_output()
+            discard_output()
             return exit_code(BrokenPipeError())
         except (KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
             if not is_ending(error):
                 raise
             say(f"{name}: {reason_of(error)}; nothing more was written")
             if isinstance(error, OSError):
-                _discard_output()
+                discard_output()
             return exit_code(error)
 
 
@@ -221,11 +243,11 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the sentence at the end of a command
 
 
-def _discard_output() -> None:
+def discard_output(stream: TextIO | None = None) -> None:
     """Send what is still buffered nowhere, so that the interpreter does not try to write it again when it exits."""
     if sys.stdout is None:
         return
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, (sys.stdout if stream is None else stream).fileno())
         os.close(nowhere)
