@@ -319,8 +319,10 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
     tmp_path: Path, two_points: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "noise.json"
-    path.write_text(json.dumps(TIMES.as_json()))
     arguments = ["refresh", "--device", "cpu", "--noise", str(path)]
+    assert run(tmp_path, *arguments) == 2
+    assert f"--noise: got {path}, accepted: the file of a `nox -s noise` run; it cannot" in capsys.readouterr().err
+    path.write_text(json.dumps(TIMES.as_json()))
     assert run(tmp_path, *arguments) == 2
     assert "was not measured on this commit" in capsys.readouterr().err
     monkeypatch.setattr(baselines, "git", lambda *_: "0" * 40)

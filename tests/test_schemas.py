@@ -158,3 +158,9 @@ def test_no_time_rate_or_amount_of_work_is_without_a_maximum(path: Path) -> None
     """So that sums, ratios and logarithms are finite: a `maximum` of 1e9 for seconds, 1e24 for rates, FLOPs and bytes."""
     found = unbounded(json.loads(path.read_text()))
     assert [name for name in found if name.endswith(("_s", "_flops", "_bytes"))] == []
+
+
+def test_a_record_is_created_at_a_date() -> None:
+    whole = json.loads((Path(__file__).resolve().parent / "data" / "record.v5.json").read_text())
+    assert violations(whole, "record.v5.schema.json") == []
+    assert "yesterday" in violations(whole | {"created": "yesterday"}, "record.v5.schema.json")[0]
