@@ -72,15 +72,15 @@ def test_a_damaged_baseline_stops_the_run_before_it_measures(tmp_path: Path, bas
 
 def test_without_a_baseline_a_run_passes_and_says_so_unless_one_is_required(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    arguments = ("--preset", "tiny", "--device", "meta", "--seq-len", "64", "-k", "prefill", "--output-dir", str(tmp_path))
+    arguments = ("--preset", "tiny", "--device", "meta", "--seq-len", "256", "-k", "prefill", "--output-dir", str(tmp_path))
     done = run(*arguments, "--baseline-dir", str(tmp_path / "empty"))
     assert done.returncode == 0, done.stdout
-    assert "new: prefill[64]: no baseline" in done.stdout
+    assert "new: prefill[256]: no baseline" in done.stdout
     assert "nox -s baseline -- refresh --preset tiny --baseline-dir" in done.stdout
     done = run(*arguments, "--baseline-dir", str(tmp_path / "empty"), "--require-baseline", "--report-format", "github")
     assert done.returncode == 1, done.stdout
     assert "1 failed" in done.stdout
-    assert "::error title=prefill[64]::new: no baseline" in done.stdout
+    assert "::error title=prefill[256]::new: no baseline" in done.stdout
 
 
 def test_a_benchmark_that_is_gone_fails_a_whole_run(tmp_path: Path, baselines: Path) -> None:

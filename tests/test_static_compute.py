@@ -168,7 +168,7 @@ def test_the_table_is_narrow(static_compute_with: Callable) -> None:
         (["--image-size", "1654x2339", "--seq-len", "903"], "seq_len: got 903, accepted: at least 904 for this page"),
         (["--seq-len", "0"], "seq_len: got 0, accepted: a whole number of at least 1"),
         (["--seq-len", "9999999"], "seq_len: got 9999999, accepted: a whole number of at least 1 and at most 1048576"),
-        (["--seq-len", "many"], "invalid int value: 'many'"),
+        (["--seq-len", "many"], "--seq-len: got 'many', accepted: a whole number"),
         (["--context-len", "-1"], "context_len: got -1"),
         (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
         (["--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
