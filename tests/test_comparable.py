@@ -1,4 +1,4 @@
-"""Which two runs may be compared by their times: the fingerprint of a record, and the rule that decides between two times."""
+"""Which runs may be compared by their times: the fingerprint of a record, and the rule that decides between two times."""
 
 import json
 import math
