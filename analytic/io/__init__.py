@@ -1,4 +1,4 @@
-"""JSON validated by schema, text tables, the style of charts, and how a command ends.
+"""JSON validated by schema, text tables, the style of charts, pages in files, and how a command ends.
 
 leftovers   temporary files and folders, recognized and removed when their process was killed
 stored      where files of the project are, and how files are written
@@ -7,6 +7,7 @@ schemas     violations of a JSON Schema, and the defaults of missing properties
 documents   a kind of stored JSON: validated, migrated, read and written
 run_record  the record of a run, also of earlier schemas
 ending      how a command ends: signals, full disks and lack of memory as a sentence and an exit code
+page_files  pages of images and PDF files: sizes in pixels, and each as PNG
 argument_types  types of command line arguments: a wrong one is refused with what is accepted
 table       rows of text as aligned lines
 charts      the figures of plans and reports
