@@ -41,7 +41,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("benchmarks/bench_more.py", True),
         ("schemas/record.v6.schema.json", True),
         ("analytic/data/presets/mine.json", True),
-        ("fixtures/report/templates/page.html", True),
+        ("fixtures/evidence/templates/page.html", True),
         ("baselines/meta/tiny.json", True),
         ("conftest.py", True),
     ],

@@ -15,10 +15,12 @@ import pytest
 
 from analytic.io import stored
 from analytic.io.run_record import RECORD, RecordError
+from fixtures.evidence.render import as_html, as_markdown
+from fixtures.evidence.section import Standing
 from fixtures.report import __main__ as command
 from fixtures.report.blocks import NAMES, block_of, by_block
 from fixtures.report.pair import page_of_pair
-from fixtures.report.render import as_html, as_markdown, write_run
+from fixtures.report.render import write_run
 from fixtures.report.run import RecordedRun, run_of
 from fixtures.report.sections import page_of, verdict_words
 from fixtures.validation.point_result import ModuleRow
@@ -251,7 +253,7 @@ def runs(record: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> tu
 def test_two_runs_of_the_same_work_are_equal_side_by_side(record: dict[str, Any]) -> None:
     record["gate"] = None
     page = page_of_pair(*runs(record, lambda other: None))
-    assert page.passes
+    assert page.standing is Standing.PASSED
     assert page.verdict == ("The 4 shared points are equal in FLOPs, bytes and cache.",)
 
 
@@ -264,7 +266,7 @@ def test_what_moved_between_two_runs_is_marked(record: dict[str, Any]) -> None:
 
     page = page_of_pair(*runs(record, change))
     sections = {section.key: section for section in page.sections}
-    assert not page.passes
+    assert page.standing is Standing.FAILED
     assert page.verdict[0] == "1 of 3 shared points differ in FLOPs, bytes or cache."
     assert page.verdict[1].startswith("Only in 20261121-153605-26722: ")
     assert len(sections["work"].tables[0].marked) == 1
