@@ -214,7 +214,7 @@ def switches(session: nox.Session) -> None:
 @nox.session
 def serve(session: nox.Session) -> None:
     """Send pages to a running server, hold its image tokens to the closed form and time it: -- --url URL; --help lists."""
-    install(session)
+    install(session, "[pages]")
     run_module(session, "fixtures.serving", *(session.posargs or ["--help"]))
 
 

@@ -44,8 +44,8 @@ from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
 from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
 from tests.samples import measured_like, timed_like
+from tests.serving_runs import example as served
 from tests.test_baseline import STORED, TIMED, TIMES
-from tests.test_serving import example as served
 
 DATA = Path(__file__).resolve().parent / "data"
 ROOT = stored.ROOT
@@ -210,7 +210,7 @@ KINDS = {
         readers=(profile,),
     ),
     "card": Kind(example=card, place="noise-1/study.json", readers=(lambda path: Card.read(path.parent),)),
-    "serving": Kind(example=lambda: json.loads(json.dumps(served())), place="serving.json", readers=(SERVING.read,)),
+    "serving": Kind(example=served, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
 

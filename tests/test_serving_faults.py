@@ -14,8 +14,8 @@ import pytest
 from fixtures.serving import __main__ as serve
 from fixtures.serving.served_run import SERVING
 from fixtures.serving.stream import Received
+from tests.serving_runs import run, started
 from tests.serving_stub import MOST_WAIT_S, Stub, serving
-from tests.test_serving import run, started
 
 __all__ = ["run", "started"]  # fixtures
 ROOT = Path(__file__).resolve().parent.parent
