@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analytic.core.checks import accept
+from analytic.core.checks import accept, whole
 
 if TYPE_CHECKING:
     from analytic.core.execution import Execution
@@ -30,6 +30,26 @@ class ModelPart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EngineFiles:
+    """What the files of a checkpoint folder tell an engine beside the weights.
+
+    vendor_config             spec -> the vendor's config.json, as far as that layout can state it
+    special_tokens            tokens with a meaning: the image token, then those that follow it id by id
+    vendor_processor          the vendor's processor_config.json, without its pad token
+    transformers_processor    transformers' processor_config.json
+    transformers_preprocessor transformers' preprocessor_config.json, which cuts pages as the closed form's default
+    unused_tensors            spec -> shape by key of the tensors in the vendor's file that never run
+    """
+
+    vendor_config: Callable[[Any], dict[str, Any]]
+    special_tokens: tuple[str, ...]
+    vendor_processor: Mapping[str, Any]
+    transformers_processor: Mapping[str, Any]
+    transformers_preprocessor: Mapping[str, Any]
+    unused_tensors: Callable[[Any], dict[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFamily:
     """A model as one package describes it.
 
@@ -40,6 +60,7 @@ class ModelFamily:
     blocks         (module path, title) of the decoder's blocks that reports show; the first matching prefix applies
     spec           class of its dimensions, with `from_preset` and `from_hf_config`
     model          (spec, run, logits) -> its stateful root
+    engine_files   what a checkpoint folder for engines holds; None: none is made
     """
 
     name: str
@@ -49,8 +70,24 @@ class ModelFamily:
     blocks: tuple[tuple[str, str], ...]
     spec: Any
     model: Callable[[Any, Execution, Any], Any]
+    engine_files: EngineFiles | None = None
 
     def part(self, name: str) -> ModelPart:
         """The part `name`. Raises ValueError naming the parts if there is no such part."""
         accept("part", name, tuple(part.name for part in self.parts))
         return next(part for part in self.parts if part.name == name)
+
+
+def with_layers(spec: Any, layers: int | None) -> Any:
+    """`spec` with its first `layers` decoder layers, under a name that says so; `spec` itself for None or for all of them.
+
+    Raises ValueError for more layers than there are.
+    """
+    text = spec.text
+    if layers is None:
+        return spec
+    whole("layers", layers, most=text.num_layers)
+    if layers == text.num_layers:
+        return spec
+    fewer = replace(text, num_layers=layers, num_dense_layers=min(text.num_dense_layers, layers))
+    return replace(spec, text=fewer, model_variant=f"{spec.model_variant}-{layers}-layers")

@@ -3,6 +3,7 @@
 hf_reading         reading one part of a Hugging Face config, field by field
 hf_fields          every known field of such a config: a size, fixed, or free
 hf_config          which model a Hugging Face config describes, and its dimensions
+hf_writing         what a checkpoint folder for engines says: the vendor's config, special tokens, processor
 spec               dimensions, from a preset or a Hugging Face config
 crop_rule          size of an image -> grid of local views
 workload           pages: views, image tokens, and the layout of a sequence

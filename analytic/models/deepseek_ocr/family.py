@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from analytic.models.deepseek_ocr.hf_config import CONFIGS
+from analytic.models.deepseek_ocr.hf_writing import ENGINE_FILES
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.family import ModelFamily, ModelPart
 
@@ -66,4 +67,5 @@ FAMILY: Final = ModelFamily(
     ),
     spec=ModelSpec,
     model=_model,
+    engine_files=ENGINE_FILES,
 )
