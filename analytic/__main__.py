@@ -15,7 +15,7 @@ from analytic.cli.capacity import capacity_command
 from analytic.cli.predict import predict_command
 from analytic.core.checks import listed
 from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS
-from analytic.io import stored
+from analytic.io import shell, stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.ending import ended
 from analytic.models.deepseek_ocr.crop_rule import RULES, TRANSFORMERS
@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     predict = subparsers.add_parser("predict", help="time of each stage on a device with measured rates")
     known = predict.add_mutually_exclusive_group(required=True)
     known.add_argument("--device", metavar="NAME", help="a device with stored rates (baselines/NAME/rates.json)")
-    known.add_argument("--rates", type=file_path, metavar="FILE", help="or a rates.json written by `nox -s predict_study`")
+    known.add_argument(
+        "--rates", type=file_path, metavar="FILE", help=f"or a rates.json written by `{shell.nox('predict_study')}`"
+    )
     _add_page(predict, required=True)
     predict.add_argument(
         "--seq-len", type=integer, required=True, metavar="S", help="decoder positions, including the image"

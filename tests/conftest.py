@@ -10,10 +10,11 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from analytic.core.execution import Execution
+from analytic.io import shell
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from fixtures.config.pytest_options import DEFAULTS
 from fixtures.config.run_options import RunOptions
-from tests import fresh_process
+from tests import command_parsers, fresh_process
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core a worker: threads of one would spin on the core of another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,8 +29,9 @@ FILTERS: Final = (
     "ignore:Dynamo detected a call to a `functools.lru_cache`",
 )
 
-
 ROOT: Final = Path(__file__).resolve().parent.parent
+HELD: Final[set[str]] = set()
+"""Advised commands that their parsers take."""
 TINY: Final = ("--preset", "tiny", "--device", "meta", "--seq-len", "16", "--decode-steps", "1")
 
 
@@ -52,6 +54,27 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def advice_is_executable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold every command that a message of this test tells a reader to run, here or in a fresh process, to its parser."""
+    made: list[str] = []
+
+    def advised(*words: object) -> str:
+        made.append(shell.command(*words))
+        return made[-1]
+
+    monkeypatch.setattr(shell, "_advised", advised)
+    outputs: list[str] = []
+    monkeypatch.setattr(fresh_process, "outputs", outputs)
+    yield
+    monkeypatch.undo()
+    printed = [command for output in outputs for command in command_parsers.said_in(output)]
+    for command in dict.fromkeys([*made, *printed]):
+        if command not in HELD and "<script>" not in command:  # a hostile record's own words
+            command_parsers.check(command, values=False)
+            HELD.add(command)
 
 
 @pytest.fixture

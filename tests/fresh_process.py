@@ -34,6 +34,10 @@ IMPORTED = (
 )
 
 
+outputs: list[str] = []
+"""What the processes of a test printed."""
+
+
 def outside_pytest() -> dict[str, str]:
     """The environment of a process that no pytest has started."""
     return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
@@ -43,7 +47,9 @@ def run(
     *arguments: str | Path, cwd: Path = ROOT, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`python -m MODULE ARGUMENTS` to its end, with its output; the environment is that outside pytest by default."""
-    return _parent().run([str(argument) for argument in arguments], cwd, environment or outside_pytest())
+    done = _parent().run([str(argument) for argument in arguments], cwd, environment or outside_pytest())
+    outputs.append(done.stdout + done.stderr)
+    return done
 
 
 class ForkServer:

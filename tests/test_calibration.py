@@ -70,7 +70,7 @@ def test_a_ceiling_with_a_large_spread_is_measured_again(tmp_path: Path, monkeyp
     kept = calibration.calibrated("cpu", "float32", folder=tmp_path)
     assert len(attempts) == 1  # the product of the second attempt and the copy of the first are steady
     assert (kept.gemm_flops_per_s, kept.gemm_spread, kept.copy_spread) == (9e10, 0.1, 0.1)
-    assert kept.warnings() == []
+    assert kept.warnings("cpu") == []
     assert calibration.calibrated("cpu", "float32", folder=tmp_path) == kept
 
 
@@ -86,7 +86,7 @@ def test_a_spread_that_stays_large_is_kept_warned_of_and_tried_again_by_the_next
     monkeypatch.setattr(calibration, "measure", measure)
     kept = calibration.calibrated("cpu", "float32", folder=tmp_path)
     assert (len(made), kept.copy_spread) == (3, pytest.approx(0.7))  # the steadiest of three attempts
-    (line,) = kept.warnings()
+    (line,) = kept.warnings("cpu")
     assert line.startswith("large spread: calibration, copy or sum: 70.0% after 3 attempts; MBU and floors of stages bound")
     again = calibration.calibrated("cpu", "float32", folder=tmp_path)
     assert (len(made), again.copy_spread) == (5, pytest.approx(0.5))  # what is kept counts as the first

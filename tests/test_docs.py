@@ -1,21 +1,13 @@
 """README, CONTRIBUTING and docs/: every link leads somewhere, and every command is one that the project takes."""
 
-import argparse
-import importlib
-import importlib.util
 import re
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import nox.registry
 import pytest
 import yaml
 
-from fixtures.config.pytest_options import add_options
-from fixtures.config.run_options import RunOptions
+from tests.command_parsers import check, sessions
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -23,11 +15,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 NAMED = [str(path.relative_to(ROOT)) for path in PAGES]
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMED)
 
-UNCHECKED = ("python3 -m venv .venv", "pip install -q -c constraints.txt -e", "pip install -c constraints.txt -e")
-UNCHECKED += (". .venv/bin/activate", "export PIP_EXTRA_INDEX_URL=", "pre-commit install")
-"""Beginnings of commands that have no parser of ours."""
-TOOLS = ("ruff", "mypy", "mkdocs", "actionlint")
-"""What sessions run that is not ours."""
 LARGEST_README_BYTES = 6_500
 
 
@@ -67,105 +54,6 @@ def commands(text: str) -> Iterator[str]:
                     yield command.strip().removeprefix(".venv/bin/")
 
 
-@pytest.fixture(scope="module")
-def sessions() -> dict[str, Any]:
-    """The sessions of noxfile.py by name."""
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    assert spec is not None
-    assert spec.loader is not None
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    return dict(nox.registry.get())
-
-
-class Parsed(BaseException):
-    """A command line was parsed, and nothing of it was run."""
-
-
-@pytest.fixture
-def check(sessions: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Hold a command to the sessions and parsers of the project. Raises ValueError for one that they do not take."""
-    parse_args = argparse.ArgumentParser.parse_args
-
-    def parsed(self: argparse.ArgumentParser, arguments: Any = None, namespace: Any = None) -> None:
-        parse_args(self, arguments, namespace)
-        raise Parsed
-
-    def held(words: list[str], command: str) -> None:
-        if words[0] == "pytest":
-            _check_pytest(words[1:], parse_args)
-        elif words[:2] == ["python", "-m"]:
-            _check_module(words[2], words[3:], command)
-        elif words[0] not in TOOLS:
-            raise ValueError(f"{command}: {words[0]} has no parser here, and is not in UNCHECKED")
-
-    def check(command: str) -> None:
-        if command.startswith(UNCHECKED):
-            return
-        words = shlex.split(command)
-        if words[0] == "nox":
-            for line in _run_by(words[1:], sessions, command):
-                held(line, command)
-        else:
-            held(words, command)
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
-    return check
-
-
-def _run_by(words: list[str], sessions: dict[str, Any], command: str) -> list[list[str]]:
-    """What `nox` with these words runs."""
-    own, _, given = " ".join(words).partition(" -- ")
-    names = [word for word in own.split() if word not in ("--no-venv", "-s")]
-    unknown = set(names) - set(sessions)
-    if unknown or not names:
-        raise ValueError(f"{command}: no session {', '.join(unknown)}")
-    found: list[list[str]] = []
-
-    def run(*line: str, **_: Any) -> str:
-        if "fixtures.config.needs" not in line:  # this machine may lack what the command needs
-            found.append(list(line))
-        return ""
-
-    for name in names:
-        arguments = words[words.index("--") + 1 :] if given else []
-        sandbox = SimpleNamespace(is_sandboxed=False)
-        sessions[name](SimpleNamespace(posargs=arguments, name=name, virtualenv=sandbox, run=run))
-    return found
-
-
-def _check_module(name: str, arguments: list[str], command: str) -> None:
-    """A module of the project by its own parser."""
-    runs = f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name
-    try:
-        importlib.import_module(runs).main(arguments)
-    except Parsed:
-        return
-    except SystemExit as stopped:
-        if not stopped.code and "--help" in arguments:
-            return
-    raise ValueError(f"{command}: {name} does not take it")
-
-
-def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace]) -> None:
-    """The options of the plugin, and those of pytest and pytest-xdist that the docs use."""
-    if "--help" in words:
-        return
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    for option in ("-k", "-m", "-n", "--junitxml"):
-        parser.add_argument(option)
-    parser.add_argument("paths", nargs="*", default=[])
-    add_options(SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument)))
-    try:
-        given = vars(parse_args(parser, words))
-    except SystemExit as stopped:
-        raise ValueError(f"pytest {' '.join(words)}: the plugin does not take it") from stopped
-    missing = [path for path in given["paths"] if not (ROOT / path).exists()]
-    if missing:
-        raise ValueError(f"pytest {' '.join(words)}: no {', '.join(missing)}")
-    if not {"cuda", "DIR"} & set(words):  # neither a GPU nor the reader's folder is here
-        RunOptions.parsed(lambda option: given[option.removeprefix("--").replace("-", "_")])
-
-
 @every_page
 def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page: Path) -> None:
     assert broken(page, page.read_text(encoding="utf-8")) == []
@@ -178,7 +66,7 @@ def test_a_link_to_nothing_is_found(link: str) -> None:
 
 
 @every_page
-def test_every_command_is_one_that_the_project_takes(page: Path, check: Callable[[str], None]) -> None:
+def test_every_command_is_one_that_the_project_takes(page: Path) -> None:
     for command in commands(page.read_text(encoding="utf-8")):
         check(command)
 
@@ -199,7 +87,7 @@ def test_every_command_is_one_that_the_project_takes(page: Path, check: Callable
         "no-such-tool --help",
     ],
 )
-def test_a_command_that_the_project_does_not_take_is_found(command: str, check: Callable[[str], None]) -> None:
+def test_a_command_that_the_project_does_not_take_is_found(command: str) -> None:
     with pytest.raises(ValueError, match=r"no-such|no_such"):
         check(command)
 
@@ -210,9 +98,9 @@ def test_commands_are_those_of_sh_blocks_one_by_one() -> None:
 
 
 @every_page
-def test_every_session_that_a_page_names_exists(page: Path, sessions: dict[str, Any]) -> None:
+def test_every_session_that_a_page_names_exists(page: Path) -> None:
     found = re.findall(r"\bnox (?:--no-venv )?-s ((?:\w+ )*\w+)", page.read_text(encoding="utf-8"))
-    assert {name for names in found for name in names.split()} <= set(sessions)
+    assert {name for names in found for name in names.split()} <= set(sessions())
 
 
 @every_page

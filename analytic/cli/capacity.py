@@ -15,7 +15,7 @@ from typing import Final
 from analytic.cli.commands import selected_page, selected_rule, with_notice
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
-from analytic.io import stored
+from analytic.io import shell, stored
 from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.registry import load_spec
@@ -125,9 +125,13 @@ def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) 
         return recorded_times(args.record, mix, spec, run, device=args.device)
     if args.times == "predicted":
         if args.rates is None:
-            raise ValueError("rates: got none, accepted: the rates of the device; measure them with `nox -s predict_study`")
+            raise ValueError(
+                f"rates: got none, accepted: the rates of the device; measure them with `{shell.nox('predict_study')}`"
+            )
         if not args.rates.is_file():
-            raise ValueError(f"rates: got {args.rates}, accepted: a file of rates; `nox -s predict_study` writes one")
+            raise ValueError(
+                f"rates: got {args.rates}, accepted: a file of rates; `{shell.nox('predict_study')}` writes one"
+            )
         known = rates.read(args.rates)
         return predicted_times(spec, run, known, file=str(args.rates), device=args.device)
     wanted = any(getattr(args, name) is not None for name in ("times", "mix", "price_per_hour", "output_dir"))

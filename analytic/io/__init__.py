@@ -5,6 +5,7 @@ stored      where files of the project are, and how files are written
 json_text   JSON text as a value: finite numbers, bounded depth and size, valid text
 schemas     violations of a JSON Schema, and the defaults of missing properties
 documents   a kind of stored JSON: validated, migrated, read and written
+shell       the commands that messages tell a reader to run
 run_record  the record of a run, also of earlier schemas
 ending      how a command ends: signals, full disks and lack of memory as a sentence and an exit code
 page_files  pages of images and PDF files: sizes in pixels, and each as PNG

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analytic.io import stored
+from analytic.io import shell, stored
 from analytic.io.json_text import escaped, parsed, read_text
 from analytic.io.schemas import filled, versions, violations
 
@@ -21,7 +21,7 @@ from analytic.io.schemas import filled, versions, violations
 def way_back(where: str) -> str:
     """How to restore a damaged file: git tracks only those of the project."""
     if Path(where).resolve().is_relative_to(stored.ROOT):
-        return f"restore it with `git checkout -- {where}` if git tracks it, or create it again"
+        return f"restore it with `{shell.restored(where)}` if git tracks it, or create it again"
     return "create it again"
 
 

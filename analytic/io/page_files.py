@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from analytic.io import shell
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -40,7 +42,7 @@ SIDEWAYS: Final = frozenset((5, 6, 7, 8))
 """EXIF orientations that exchange width and height."""
 ROUNDING: Final = 1 - 1e-7
 """Keeps a side that is a whole number of pixels from being rounded up to the next: 612 points at 200 dpi are 1,700 px."""
-INSTALL: Final = "pip install -c constraints.txt -e '.[pages]'"
+INSTALL: Final = shell.pip_install("-c", "constraints.txt", "-e", ".[pages]")
 
 _reading = threading.Lock()
 """One page is read at a time: PDFium must not be called by two threads, and filters of warnings hold for all of them."""

@@ -6,12 +6,12 @@ tokens of a page, with a longer cache, are assumed to take the same time.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from analytic.core.execution import Execution
+from analytic.io import shell
 from analytic.io.run_record import RECORD, RecordError
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, ViewGroup, VisionWorkload
@@ -136,17 +136,21 @@ def _commands(
     device: str, batch_size: int, spec: ModelSpec, run: Execution, pages: Sequence[PageShare], *, backend: str
 ) -> str:
     """The commands whose merged runs time every stage of `pages`: the pages, then the lengths."""
-    words = ["pytest", "benchmarks", "--device", device, "--preset", spec.model_variant, "--batch-size", str(batch_size)]
-    kernels = (("attention", run.attention, "sdpa"), ("experts", run.experts, "grouped_mm"), ("backend", backend, "eager"))
-    for name, chosen, usual in kernels:
-        if chosen != usual:
-            words += [f"--{name}", chosen]
+    named = {
+        "--device": device,
+        "--preset": spec.model_variant,
+        "--batch-size": batch_size,
+        "--attention": run.attention,
+        "--experts": run.experts,
+        "--backend": backend,
+    }
+    words = shell.flags(named, {"--attention": "sdpa", "--experts": "grouped_mm", "--backend": "eager"})
     labels = dict.fromkeys(_point(shape.page) for shape in pages if shape.page is not None)
     lengths = ",".join(str(length) for length in sorted({shape.seq_len for shape in pages}))
-    commands = [shlex.join([*words, "--seq-len", lengths, "-k", "prefill or decode"])]
+    needed = [shell.pytest("benchmarks", *words, "--seq-len", lengths, "-k", "prefill or decode")]
     if labels:  # without a length, the points include every grid and mode
-        commands.insert(0, shlex.join([*words, "-k", " or ".join(f"vision[{label}]" for label in labels)]))
-    return f"{' and '.join(f'`{command}`' for command in commands)}; `nox -s merge -- RUN RUN` merges the runs"
+        needed.insert(0, shell.pytest("benchmarks", *words, "-k", " or ".join(f"vision[{label}]" for label in labels)))
+    return f"{' and '.join(f'`{command}`' for command in needed)}; `{shell.nox('merge', 'RUN', 'RUN')}` merges the runs"
 
 
 def _point(page: VisionWorkload) -> str:

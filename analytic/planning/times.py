@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from analytic.core.execution import Execution
+from analytic.io import shell
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.registry import model_of
@@ -123,7 +124,7 @@ def predicted_times(spec: ModelSpec, run: Execution, rates: Rates, *, file: str,
         if got != accepted:
             raise ValueError(
                 f"{field}: got {got}, accepted: {accepted}, as in the rates of {file}; add --{field} {accepted}, or "
-                f"measure other rates with `nox -s predict_study`"
+                f"measure other rates with `{shell.nox('predict_study')}`"
             )
     require_device("rates", file, measured_on=rates.device_name, device=device)
     return ClosedFormTimes(
