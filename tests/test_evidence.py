@@ -9,9 +9,10 @@ import pytest
 
 from analytic.io.documents import Document
 from fixtures.evidence import kinds
+from fixtures.evidence.card import CARD_FILE, Card
+from fixtures.evidence.index import studies_in, write_index
 from fixtures.evidence.section import Page, Standing
-from fixtures.evidence.study import CARD_FILE, Card, Kept, Kind, Subject, keep
-from fixtures.report.index import studies_in, write_index
+from fixtures.evidence.study import Kept, Kind, Subject, keep
 
 PEAKS: Final = Document(name="hardware")
 HARDWARE: Final = Path(__file__).resolve().parent.parent / "analytic" / "data" / "hardware.json"

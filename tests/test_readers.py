@@ -32,12 +32,12 @@ from analytic.prediction.hardware import HARDWARE
 from fixtures.baseline import stored as baselines
 from fixtures.distributed.merged import Source, merge
 from fixtures.distributed.merged_run import Origin, read_run, write
+from fixtures.evidence.card import Card
+from fixtures.evidence.index import index_of, row_of, write_index
 from fixtures.evidence.render import as_html
-from fixtures.evidence.study import Card
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
 from fixtures.records import table
-from fixtures.report.index import index_of, row_of, write_index
 from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fixtures.evidence.card import LATEST, point_latest
+from fixtures.evidence.index import index_of, row_of, runs_in, write_index
 from fixtures.evidence.render import as_html
-from fixtures.evidence.study import LATEST, point_latest
-from fixtures.report.index import index_of, row_of, runs_in, write_index
 
 DATA = Path(__file__).resolve().parent / "data"
 

@@ -65,7 +65,7 @@ def test_a_flat_module_imports_only_from_rooms_above_it() -> None:
         "from fixtures.plugin.hooks import RUN_ID",
         "from fixtures import scaling",
         "import fixtures.distributed.merge",
-        "def late():\n    from fixtures.report import index",
+        "def late():\n    from fixtures.report import pair",
         "if TYPE_CHECKING:\n    from fixtures.records.record import RecordError",
     ],
 )

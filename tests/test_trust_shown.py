@@ -11,11 +11,11 @@ import pytest
 from analytic.io.run_record import RECORD as DOCUMENT
 from analytic.io.run_record import RecordError
 from analytic.prediction.roofline import Ceilings
+from fixtures.evidence.index import index_of, row_of
 from fixtures.evidence.render import as_html
 from fixtures.evidence.section import Page
 from fixtures.machine.calibration import Calibration
 from fixtures.records import table
-from fixtures.report.index import index_of, row_of
 from fixtures.report.pair import page_of_pair
 from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
