@@ -1,0 +1,108 @@
+"""The page of a served run, made from its document alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.evidence.render import as_html, as_markdown
+from fixtures.evidence.section import Standing
+from fixtures.evidence.study import Card
+from fixtures.serving.serve_evidence import STUDY, page_of, subject_of
+from fixtures.serving.served_charts import parts_of
+from fixtures.serving.served_run import cell_json
+from tests.serving_runs import KEY, SMALL, answer_at, cell_with, example, floor_of, run, started
+from tests.serving_stub import Stub
+
+__all__ = ["run", "started"]  # fixtures
+
+
+def over_levels(*levels: int) -> dict[str, Any]:
+    """A document with a cell for each number in flight, whose answers take a second each."""
+    document = example()
+    document["cells"] = []
+    for level in levels:
+        answers = [answer_at(0.01 * at + at // level, 1.0, ttft_s=0.5, tokens=11) for at in range(5 * level)]
+        cell = cell_with(*answers, concurrency=level)
+        document["cells"].append(cell_json(cell, floor_of(cell, output_tokens=11, in_flight=level)))
+    document["problems"], document["incomplete"] = [], None
+    STUDY.document.check(json.loads(json.dumps(document)), where="the example")
+    return document
+
+
+def test_times_and_pages_are_drawn_over_the_load_with_the_floor() -> None:
+    page = page_of(over_levels(1, 2, 4))
+    (load,) = (section for section in page.sections if section.key == "load")
+    assert [chart.description.partition(".")[0] for chart in load.charts] == [
+        "TTFT in flight",
+        "Token in flight",
+        "Pages/s in flight",
+    ]
+    assert all("floor as a line" in chart.svg for chart in load.charts)
+    assert "500 at 1, 500 at 4" in load.charts[0].description
+    assert "Where a page&#39;s time goes" in as_html(page)
+
+
+def test_one_load_is_in_no_chart_over_loads() -> None:
+    assert "load" not in [section.key for section in page_of(over_levels(2)).sections]
+
+
+def test_the_parts_of_a_page_are_its_floors_and_what_comes_on_top() -> None:
+    (cell,) = over_levels(2)["cells"]
+    parts = parts_of(cell, 11)
+    assert parts is not None
+    assert sum(parts.values()) == pytest.approx(1.0)
+    floor = cell["floor"]
+    assert parts["vision, floor"] == floor["vision_s"]
+    assert parts["decode, floor"] == pytest.approx(10 * floor["step_s"])
+    assert parts["more before the first token"] == pytest.approx(0.5 - floor["ttft_s"])
+    assert parts_of(cell | {"floor": None}, 11) == {"before the first token": 0.5, "after it": 0.5}
+    assert parts_of(cell | {"ttft": None}, 11) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "standing", "told"),
+    [
+        ({}, Standing.PASSED, "Image tokens are exact in 10 requests, and no time is under the floor."),
+        ({"device": None}, Standing.PASSED, "no floor was held, since no device was named."),
+        ({"problems": ["a", "b"]}, Standing.FAILED, "FAILED: 2 problems in 10 requests."),
+        ({"incomplete": {"reason": "stop", "missing": ["x"]}}, Standing.INCOMPLETE, "Image tokens are exact"),
+    ],
+)
+def test_the_verdict_says_what_was_held(changes: dict[str, Any], standing: Standing, told: str) -> None:
+    page = page_of(over_levels(2) | changes)
+    assert page.standing is standing
+    assert told in page.verdict[0]
+
+
+def test_a_run_keeps_its_page_and_a_card_and_no_key(started: Callable[..., Stub], run: Callable, tmp_path: Path) -> None:
+    prompt = ("--prompt", f"say {KEY}")
+    code, said, _ = run(started(), *SMALL, "--image-size", "64x64", *prompt, OPENAI_API_KEY=KEY)
+    assert code == 0, said
+    folder = tmp_path / "latest-serve"
+    card = Card.read(folder)
+    assert (card.kind, card.standing, card.model) == ("serve", Standing.PASSED, "deepseek-ocr-v1-base")
+    assert card.ways == ("closed loop", "pages cut as transformers does, at most 9 tiles")
+    texts = [path.read_text() for path in folder.iterdir()]
+    assert len(texts) == 4
+    assert not any(KEY in text for text in texts)
+    assert "say ***" in (folder / "report.html").read_text()
+
+
+def test_a_page_whose_tokens_differ_is_marked() -> None:
+    document = over_levels(2)
+    document["cells"][0]["measured"][0]["prompt_tokens"] = 487
+    page = page_of(document)
+    (tokens,) = (section for section in page.sections if section.key == "tokens")
+    assert tokens.tables[0].rows == (("1920x1080px", "1920x1080", "4x2", "1,093", "483, 1,093"),)
+    assert tokens.tables[0].marked == {0}
+    assert "483, 1,093" in as_markdown(page)
+
+
+def test_the_subject_names_both_loops() -> None:
+    document = example()
+    cell = cell_json(cell_with(answer_at(0.0, 1.0), concurrency=None, rate_per_s=1.0), None)
+    document["cells"].append(cell)
+    assert subject_of(document).ways[:2] == ("closed loop", "open loop")
