@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
+
+SMALLEST: Final = 1e-6
+"""Numbers below it are written with an exponent."""
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
@@ -19,5 +23,9 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
 
 
 def three_digits(value: float) -> str:
-    """A positive number to three significant digits, or all digits of its whole part, with thousands separators."""
+    """A number of at least 0 to three significant digits, or all digits of its whole part, with thousands separators."""
+    if value == 0:
+        return "0"
+    if value < SMALLEST:
+        return f"{value:.2e}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
