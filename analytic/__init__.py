@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from analytic.framework import Framework as Framework
     from analytic.framework import FrameworkProfile as FrameworkProfile
     from analytic.models.deepseek_ocr.model import DeepseekOCRModel as DeepseekOCRModel
-    from analytic.models.deepseek_ocr.spec import ModelSpec as ModelSpec
     from analytic.models.deepseek_ocr.workload import VisionWorkload as VisionWorkload
+    from analytic.models.spec import ModelSpec as ModelSpec
     from analytic.planning.sweep import evaluate as evaluate
 
 _EXPORTED = {
@@ -31,7 +31,7 @@ _EXPORTED = {
     "Execution": "analytic.core.execution",
     "Framework": "analytic.framework",
     "FrameworkProfile": "analytic.framework",
-    "ModelSpec": "analytic.models.deepseek_ocr.spec",
+    "ModelSpec": "analytic.models.spec",
     "VisionWorkload": "analytic.models.deepseek_ocr.workload",
     "evaluate": "analytic.planning.sweep",
 }

@@ -18,8 +18,7 @@ from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS
 from analytic.io import shell, stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.ending import ended
-from analytic.models.deepseek_ocr.crop_rule import RULES, TRANSFORMERS
-from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES
+from analytic.models.deepseek_ocr.workload import PAGES
 from analytic.planning.demand import FIRST_TOKEN_S, TOKEN_S
 
 USAGE_ERROR = 2
@@ -97,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (cost, sweep, demand, predict, subparsers.choices["capacity"]):
         command.add_argument("--attention", default="sdpa", help=f"{listed(ATTENTIONS)} (default: sdpa)")
         command.add_argument("--experts", default="grouped_mm", help=experts)
-    for command in (cost, sweep, demand, subparsers.choices["capacity"]):
+    for command in (cost, crops, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--preset", default="deepseek-ocr-v1-base", metavar="NAME", help=_choices("presets"))
+    for command in (cost, sweep, demand, subparsers.choices["capacity"]):
         command.add_argument("--dtype", default="bfloat16", help=f"{listed(tuple(DTYPE_BYTES))} (default: bfloat16)")
     return parser
 
@@ -135,14 +135,14 @@ def _add_capacity(command: argparse.ArgumentParser) -> None:
 
 
 def _add_grid(command: argparse.ArgumentParser) -> None:
-    lengths, pages = [256, 512, 1024, 2048, 4096], " ".join(SWEPT_PAGES)
+    lengths, pages = [256, 512, 1024, 2048, 4096], " ".join(PAGES.swept)
     command.add_argument(
         "--seq-lens", type=integer, nargs="+", default=lengths, metavar="S", help=f"decoder positions (default: {lengths})"
     )
     command.add_argument(
         "--crop-grids",
         nargs="*",
-        default=SWEPT_PAGES,
+        default=PAGES.swept,
         metavar="WxH",
         help=f"grids or modes; empty: no pages (default: {pages})",
     )
@@ -152,15 +152,15 @@ def _add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     image = command.add_mutually_exclusive_group(required=required)
     image.add_argument("--crop-grid", metavar="WxH", help="1024 px view and WxH local views, such as 2x3")
     image.add_argument("--image-size", metavar="WxH", help="page in pixels, cut as the model cuts it")
-    image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(MODES)}")
+    image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(PAGES.modes)}")
     image.add_argument("--no-image", action="store_true", help="the decoder only, without vision")
     _add_crop_rule(command)
     return image
 
 
 def _add_crop_rule(command: argparse.ArgumentParser) -> None:
-    rules = ", ".join(f"{rule.name} (at most {rule.max_tiles} tiles)" for rule in RULES.values())
-    command.add_argument("--served-by", metavar="NAME", help=f"who cuts the page: {rules} (default: {TRANSFORMERS.name})")
+    rules = ", ".join(f"{rule.name} (at most {rule.max_tiles} tiles)" for rule in PAGES.rules)
+    command.add_argument("--served-by", metavar="NAME", help=f"who cuts the page: {rules} (default: {PAGES.rule.name})")
     command.add_argument(
         "--max-tiles", type=integer, metavar="N", help="most tiles of a page (default: those of --served-by)"
     )

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.spec import ModelSpec
 
 BUDGET = 0.10
 PAIRS, FEWEST, WARMUPS = 200, 10, 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analytic.models.deepseek_ocr.hf_reading import ConfigSection
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 
 Config = dict[str, Any]
 Where = tuple[str, ...]

@@ -11,7 +11,7 @@ import pytest
 
 from analytic.core.execution import Execution
 from analytic.io import shell
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.config.pytest_options import DEFAULTS
 from fixtures.config.run_options import RunOptions
 from tests import command_parsers, fresh_process

@@ -7,7 +7,7 @@ from typing import Any
 from analytic.core.cost import Cost, CostNode
 from analytic.core.shape_class import ShapeClass
 from analytic.framework import Framework
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.prediction.rates import ClassRates, RateCurve, Rates
 from fixtures.config.job import Job
 from fixtures.timing.comparable import Fingerprint

@@ -14,7 +14,7 @@ import torch
 
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
 from fixtures.model.compiled import Compiler, Graph, entries_of, module_path

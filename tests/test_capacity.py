@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from analytic.__main__ import main
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import gundam
+from analytic.models.spec import ModelSpec
 from analytic.planning.capacity import Demand, MixMemory, PageMemory, capacity
 from analytic.planning.mix import Mix
 from tests.samples import BY_HAND

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.config.checkpoint import CheckpointError, check_checkpoint
 from fixtures.config.run_options import RunOptions
 from tests.configs import Config, changed, transformers_of, vendors
@@ -62,8 +62,8 @@ def test_the_vendors_own_folder_is_that_of_the_preset(full_spec: ModelSpec, tmp_
         ),
         (
             transformers_of("tiny"),
-            r"image_token_id: got 1000, accepted: 128815; sam.hidden_size: got 32, accepted: 768; .*"
-            r"text.max_position_embeddings: got 16384, accepted: 8192",
+            r"image_token_id: got 1000, accepted: 128815; text.hidden_size: got 64, accepted: 1280; .*"
+            r"clip.intermediate_size: got 96, accepted: 4096",
         ),
     ],
 )

@@ -11,9 +11,9 @@ import torch
 
 from analytic.core.execution import Execution
 from analytic.io import stored
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.family import with_layers
 from analytic.models.registry import family_of, load_spec
+from analytic.models.spec import ModelSpec
 from fixtures.checkpoint import __main__ as command
 from fixtures.checkpoint.folder import CheckpointFolder, config_of, engine_files, layout_of
 from fixtures.checkpoint.tokenizer import Vocabulary

@@ -10,8 +10,8 @@ import torch
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.core.op import Count
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout
+from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest

@@ -12,8 +12,8 @@ import pytest
 from analytic.__main__ import main
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import gundam
+from analytic.models.spec import ModelSpec
 
 STAGE_KEYS = {
     "launches",

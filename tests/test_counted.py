@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.spec import ModelSpec
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
 from fixtures.model.timed_calls import Call, Calls

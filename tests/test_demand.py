@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from analytic.core.execution import FULL_SIZE
 from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
+from analytic.models.spec import ModelSpec
 from analytic.planning.demand import DEMAND, ServingDemand, devices_with, lines, serving_demand, spreads
 from tests.samples import BY_HAND
 

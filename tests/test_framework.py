@@ -13,8 +13,8 @@ from analytic.core.execution import Execution
 from analytic.core.op import EXACT_KINDS
 from analytic.framework import TORCH, TRANSFORMERS, Framework, FrameworkProfile, installed
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import gundam
+from analytic.models.spec import ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.config.points import Point, point_of
 from fixtures.machine.memory import available_bytes, needed, require_memory
 from tests.samples import JOB

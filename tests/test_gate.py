@@ -12,8 +12,8 @@ import torch
 
 from analytic.core.execution import Execution
 from analytic.framework import Framework
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.spec import ModelSpec
 from analytic.prediction.roofline import Ceilings
 from fixtures.adapter import cache_argument
 from fixtures.baseline.exact import Block, ExactPoint, blocks, changes

@@ -18,9 +18,9 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts, expected_unique_experts
 from analytic.models.deepseek_ocr.sam import ImageEncoderViT, SamBlock
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import MlpProjector, NoTPTransformer, NoTPTransformerBlock, VisionStack, VitModel
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.spec import ModelSpec
 from tests.samples import BY_HAND
 
 RUN = Execution(device="meta", attention="sdpa", experts="grouped_mm", dtype="bfloat16", framework=BY_HAND)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.hf_config import kind_of
 from analytic.models.deepseek_ocr.hf_fields import TRANSFORMERS, VENDOR
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.registry import recognised
+from analytic.models.spec import ModelSpec
 from fixtures.config.points import Point
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.validation.bench import Bench
@@ -50,7 +50,7 @@ def named(spec: ModelSpec) -> ModelSpec:
 @pytest.mark.parametrize("config", [FULL, VENDORS], ids=["transformers", "vendor"])
 def test_a_config_of_deepseek_ocr_gives_the_preset(full_spec: ModelSpec, config: Config, form: Callable) -> None:
     assert spec_of(form(config)) == named(full_spec)
-    assert kind_of(form(config)).name == "DeepSeek-OCR"
+    assert recognised(form(config))[0].title == "DeepSeek-OCR"
 
 
 def test_a_config_of_transformers_gives_the_preset_as_an_object_and_as_its_file(full_spec: ModelSpec) -> None:

@@ -19,9 +19,9 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.moe import DeepseekV2MoE, MoEGate, RoutedExperts
 from analytic.models.deepseek_ocr.sam import ImageEncoderViT, SamBlock
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import NoTPTransformerBlock, VisionStack
 from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
+from analytic.models.spec import ModelSpec
 from fixtures.model import counted_stages as stages
 from fixtures.validation.comparison import Quantity, compare
 

@@ -14,9 +14,9 @@ from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
 from analytic.models.deepseek_ocr.workload import MODES, gundam
+from analytic.models.spec import ModelSpec
 from tests.samples import BY_HAND
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")

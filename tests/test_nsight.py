@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.config import needs
 from fixtures.model import annotation
 from fixtures.profiling import decode_window, nsight

@@ -23,9 +23,9 @@ from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFl
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.moe import MoEGate, RoutedExperts
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
 from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
+from analytic.models.spec import ModelSpec
 from analytic.prediction import rates as stored_rates
 from analytic.prediction.predict import PRODUCTS, SHAPED
 

@@ -18,8 +18,8 @@ from analytic.core.op import Op
 from analytic.core.ops import broadcast_sum, linear, movement
 from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.spec import ModelSpec
 from analytic.prediction import rates as stored_rates
 from analytic.prediction.predict import op_times, predict
 from analytic.prediction.rates import ClassRates, RateCurve, Rates

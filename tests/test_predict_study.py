@@ -9,7 +9,7 @@ import torch
 
 from analytic.core.op import OpKind
 from analytic.core.shape_class import ShapeClass
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.machine import calibration
 from fixtures.microbench import bench as microbench
 from fixtures.microbench import device_rates, operator_catalogue

@@ -20,9 +20,10 @@ from analytic.io.documents import Document
 from analytic.io.run_record import RECORD
 from analytic.io.schemas import SCHEMAS
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
-from analytic.models.deepseek_ocr.spec import PRESET, ModelSpec
+from analytic.models.deepseek_ocr.family import PRESET
 from analytic.models.deepseek_ocr.workload import gundam
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
+from analytic.models.spec import ModelSpec
 from analytic.planning import sweep
 from analytic.planning.mix import Mix
 from analytic.planning.plan import plan
@@ -201,7 +202,7 @@ KINDS = {
     "measured sweep": Kind(example=measured, place="measured_scaling.json", readers=(compared,)),
     "preset": Kind(
         example=loaded(stored.path_of("presets", "tiny", field="preset")),
-        place="presets/changed.json",
+        place="deepseek_ocr/presets/changed.json",
         readers=(preset, PRESET.read),
     ),
     "profile": Kind(

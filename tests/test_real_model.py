@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES
+from analytic.models.spec import ModelSpec
 from fixtures.model.inputs import page_inputs
 from fixtures.model.real import build
 

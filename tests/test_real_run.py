@@ -10,8 +10,8 @@ import torch
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam
+from analytic.models.spec import ModelSpec
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest

@@ -10,7 +10,7 @@ import pytest
 from analytic.core.execution import Execution
 from analytic.io import stored
 from analytic.models import registry
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from fixtures.config.stages import PARTS
 from fixtures.model.real import adapter_of, build
 

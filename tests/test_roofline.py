@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analytic.core.cost import Cost
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.prediction.roofline import Ceilings, TimedCost, decode_context_len, floor_s, mbu, mfu
 
 COST = Cost(

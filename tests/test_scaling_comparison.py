@@ -8,8 +8,8 @@ import pytest
 
 from analytic.core.execution import FULL_SIZE
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, gundam
+from analytic.models.spec import ModelSpec
 from analytic.planning import sweep
 from fixtures.scaling import comparison
 from fixtures.scaling import text as told

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from analytic.io import stored
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 
 
 def test_the_base_preset_is_deepseek_ocr(full_spec: ModelSpec) -> None:

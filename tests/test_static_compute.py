@@ -11,8 +11,8 @@ import pytest
 
 from analytic.core.cost import CostNode
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
+from analytic.models.spec import ModelSpec
 from fixtures.cross_check import static_compute
 from fixtures.cross_check.static_compute import StageCompute, StaticCompute, estimate_static_compute, write_static_compute
 from fixtures.cross_check.static_text import lines
@@ -205,7 +205,7 @@ import sys
 from fixtures.cross_check import static_compute
 assert static_compute.main(["--seq-len", "1"]) == 2
 assert "torch" not in sys.modules
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 static_compute.estimate_static_compute(640, 640, 300, spec=ModelSpec.from_preset("tiny"))
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analytic", "fixtures")))
 """

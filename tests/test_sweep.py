@@ -13,8 +13,8 @@ from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import MODES, SWEPT_PAGES, gundam, parse_page
+from analytic.models.spec import ModelSpec
 from analytic.planning import sweep
 
 

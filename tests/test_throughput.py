@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import SWEPT_PAGES
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
 from analytic.planning.plan import plan
 from analytic.planning.throughput import best, ladder, service, services

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix
 from analytic.planning.recorded_times import RecordedTimes, recorded_times
 from analytic.planning.throughput import service

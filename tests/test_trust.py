@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.prediction.roofline import Ceilings
 from fixtures.config.stages import BenchmarkId
 from fixtures.machine.cpu_watch import CpuTimes, CpuWatch, cpu_disturbances, cpu_times

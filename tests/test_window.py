@@ -10,7 +10,7 @@ import pytest
 from analytic.__main__ import main
 from analytic.core.checks import within_window
 from analytic.core.execution import FULL_SIZE
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.planning.sweep import evaluate
 from analytic.prediction.rates import write
 from fixtures.ab_testing import compare_builds, noise

@@ -155,7 +155,7 @@ def test_the_standard_profile_is_the_notes_workload() -> None:
 
 @pytest.mark.parametrize("folder", ["presets", "profiles"])
 def test_every_stored_file_loads_under_its_own_name(folder: str) -> None:
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.spec import ModelSpec
 
     for name in stored.names(folder):
         if folder == "presets":
@@ -167,7 +167,7 @@ def test_every_stored_file_loads_under_its_own_name(folder: str) -> None:
 @pytest.mark.parametrize("text", ["0x3", "4x4", "2-3", "2x", "x3", "2x3x1", "-2x3", "1x1", "", "two", "²x3"])
 def test_grids_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"crop grid: got .*accepted: WxH"):
-        CropGrid.parse(text)
+        gundam(CropGrid.parse(text))
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, -1), (1.5, 3), (True, 4)])

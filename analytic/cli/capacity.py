@@ -17,8 +17,9 @@ from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import shell, stored
 from analytic.io.documents import Document
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.workload import PageFormat
 from analytic.models.registry import load_spec
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix
 from analytic.planning.plan import Plan, plan
 from analytic.planning.plan_text import lines
@@ -41,7 +42,7 @@ def capacity_command(args: argparse.Namespace) -> str:
     # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
     memory_bytes = _memory_bytes(args)
-    mix = _mix(args)
+    mix = _mix(args, spec.pages)
     for shape in mix.pages:
         # the first new token comes from the prefill, and the last is not fed back
         given = f"new_tokens {mix.new_tokens}, of which the last is not fed back,"
@@ -97,7 +98,7 @@ def _memory_bytes(args: argparse.Namespace) -> int:
     return round(gigabytes * 1e9)
 
 
-def _mix(args: argparse.Namespace) -> Mix:
+def _mix(args: argparse.Namespace, known: PageFormat) -> Mix:
     """The mix, or the single page; a single page has a prefill of SEQ_LEN positions by default."""
     prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
     whole("prompt_tokens", prompt, least=0)
@@ -107,12 +108,13 @@ def _mix(args: argparse.Namespace) -> Mix:
             seq_len=args.seq_len,
             prompt_tokens=prompt,
             new_tokens=args.new_tokens,
-            crop_rule=selected_rule(args),
+            crop_rule=selected_rule(args, known),
+            known=known,
         )
-    page, length = selected_page(args), args.seq_len
+    page, length = selected_page(args, known), args.seq_len
     if length is None:
         length = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
-    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens, crop_rule=selected_rule(args))
+    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens, crop_rule=selected_rule(args, known))
 
 
 def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:

@@ -13,20 +13,20 @@ from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.core.execution import Execution
 from analytic.io import table
-from analytic.models.deepseek_ocr.crop_rule import CropGrid, CropRule, crop_rule, parse_pair
-from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam, parse_page
+from analytic.models.deepseek_ocr.crop_rule import CropGrid, CropRule, parse_pair
+from analytic.models.deepseek_ocr.workload import PageFormat, TokenLayout, VisionWorkload
 from analytic.models.registry import load_spec, model_of
+from analytic.models.spec import ModelSpec
 from analytic.planning import demand
 
 
 def cost_command(args: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
-    page, rule = selected_page(args), selected_rule(args)
+    spec, run = load_spec(args.preset), _execution(args)
+    page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
     layout = TokenLayout.of(args.seq_len, page)
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
-    spec, run = load_spec(args.preset), _execution(args)
     spec.require_window("seq_len", args.seq_len, decoded=args.decode_steps)
     model = model_of(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
@@ -68,10 +68,11 @@ def cost_command(args: argparse.Namespace) -> str:
 
 def crops_command(args: argparse.Namespace) -> str:
     """Grid, views and tokens of each image size."""
-    rows, rule = [], selected_rule(args)
+    known = load_spec(args.preset).pages
+    rows, rule = [], selected_rule(args, known)
     for text in args.sizes:
         width, height = parse_pair("size", text, example="1654x2339")
-        page = VisionWorkload.from_image(width, height, rule=rule, images=args.images)
+        page = known.of_size(width, height, rule=rule, images=args.images)
         rows.append(
             {
                 "size": f"{width}x{height}",
@@ -98,7 +99,7 @@ def sweep_command(args: argparse.Namespace) -> str:
         seq_lens=_lengths(args, spec),
         decode_steps=args.decode_steps,
         batch_size=args.batch_size,
-        pages=_pages(args),
+        pages=_pages(args, spec.pages),
     )
     try:
         paths = sweep.write(scaled, args.output_dir)
@@ -136,7 +137,7 @@ def demand_command(args: argparse.Namespace) -> str:
         spec,
         _execution(args),
         seq_lens=_lengths(args, spec),
-        pages=_pages(args),
+        pages=_pages(args, spec.pages),
         batch_size=args.batch_size,
         decode_steps=args.decode_steps,
         first_token_s=args.first_token_s,
@@ -149,9 +150,9 @@ def _execution(args: argparse.Namespace) -> Execution:
     return Execution(device=args.device, attention=args.attention, experts=args.experts, dtype=args.dtype)
 
 
-def selected_rule(args: argparse.Namespace) -> CropRule:
-    """The crop rule given by `--served-by` and `--max-tiles`; that of transformers by default."""
-    return crop_rule(args.served_by, args.max_tiles)
+def selected_rule(args: argparse.Namespace, known: PageFormat) -> CropRule:
+    """The crop rule given by `--served-by` and `--max-tiles`, of the pages `known` to the model."""
+    return known.rule_of(args.served_by, args.max_tiles)
 
 
 def with_notice(rule: CropRule, text: str, *, pages: bool = True) -> str:
@@ -159,22 +160,20 @@ def with_notice(rule: CropRule, text: str, *, pages: bool = True) -> str:
     return text if rule.notice is None or not pages else f"{rule.notice}\n{text}"
 
 
-def selected_page(args: argparse.Namespace) -> VisionWorkload | None:
+def selected_page(args: argparse.Namespace, known: PageFormat) -> VisionWorkload | None:
     """The page given by `--mode`, `--crop-grid` or `--image-size`, cut by the crop rule; None if no image is given."""
     if args.no_image:
         return None
     if args.mode is not None:
-        if args.mode not in MODES:
-            raise ValueError(f"mode: got {args.mode!r}, accepted: {', '.join(MODES)}")
-        return MODES[args.mode]
+        return known.mode(args.mode)
     if args.crop_grid is not None:
         grid = CropGrid.parse(args.crop_grid)
-        selected_rule(args).require(grid)
-        return gundam(grid)
+        selected_rule(args, known).require(grid)
+        return known.gundam(grid)
     if args.image_size is None:
         return None
     size = parse_pair("image size", args.image_size, example="1654x2339")
-    return VisionWorkload.from_image(*size, rule=selected_rule(args))
+    return known.of_size(*size, rule=selected_rule(args, known))
 
 
 def _lengths(args: argparse.Namespace, spec: ModelSpec) -> list[int]:
@@ -186,8 +185,8 @@ def _lengths(args: argparse.Namespace, spec: ModelSpec) -> list[int]:
     return list(dict.fromkeys(args.seq_lens))
 
 
-def _pages(args: argparse.Namespace) -> list[VisionWorkload]:
-    return [parse_page("crop_grids", text) for text in dict.fromkeys(args.crop_grids)]
+def _pages(args: argparse.Namespace, known: PageFormat) -> list[VisionWorkload]:
+    return [known.parse("crop_grids", text) for text in dict.fromkeys(args.crop_grids)]
 
 
 def _stage(cost: Cost) -> dict[str, Any]:

@@ -111,7 +111,9 @@ def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, 
 
 def predict_command(args: argparse.Namespace) -> str:
     """Floor and predicted time of vision, prefill and decode at one point."""
-    page, known = selected_page(args), known_rates(args.device, args.rates)
+    known = known_rates(args.device, args.rates)
+    pages = load_spec(known.model_variant).pages
+    page, rule = selected_page(args, pages), selected_rule(args, pages)
     found = stage_times(
         known,
         page=page,
@@ -122,9 +124,7 @@ def predict_command(args: argparse.Namespace) -> str:
         experts=args.experts,
     )
     if not args.json:
-        return with_notice(
-            selected_rule(args), "\n".join(lines(found, known, page=page, args=args)), pages=page is not None
-        )
+        return with_notice(rule, "\n".join(lines(found, known, page=page, args=args)), pages=page is not None)
     answer = {
         "device_name": known.device_name,
         "model_variant": known.model_variant,
@@ -133,8 +133,8 @@ def predict_command(args: argparse.Namespace) -> str:
         "experts": args.experts,
         "threads": known.threads,
         "page": None if page is None else page.label,
-        "served_by": selected_rule(args).name,
-        "max_tiles": selected_rule(args).max_tiles,
+        "served_by": rule.name,
+        "max_tiles": rule.max_tiles,
         "seq_len": args.seq_len,
         "batch_size": args.batch_size,
         "decode_steps": args.decode_steps,

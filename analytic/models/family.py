@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from analytic.core.checks import accept, whole
+from analytic.io.documents import Document
 
 if TYPE_CHECKING:
     from analytic.core.execution import Execution
     from analytic.core.layer import AnalyticLayer
+    from analytic.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigKind:
+    """A form of Hugging Face config, recognised by its `architectures`, else by its `model_type`.
+
+    name           the model that it describes
+    layout         how it is laid out; None if the model is known by name only and not modelled
+    applies        whether a config with these names is of this kind, from its fields; two models may share a class
+    """
+
+    name: str
+    layout: Literal["transformers", "vendor"] | None
+    architectures: tuple[str, ...]
+    model_types: tuple[str, ...]
+    applies: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,24 +71,40 @@ class EngineFiles:
 class ModelFamily:
     """A model as one package describes it.
 
-    name           name of its package, of its adapter in `fixtures/model/`, and of `family` in its presets
-    model_types    `model_type` of Hugging Face configs that describe it
-    architectures  `architectures` of such configs
-    parts          parts of its vision stack, in order of execution
-    blocks         (module path, title) of the decoder's blocks that reports show; the first matching prefix applies
-    spec           class of its dimensions, with `from_preset` and `from_hf_config`
-    model          (spec, run, logits) -> its stateful root
-    engine_files   what a checkpoint folder for engines holds; None: none is made
+    name          name of its package, of its adapter in `fixtures/model/`, and of `family` in its spec
+    title         name for the reader: `DeepSeek-OCR`
+    configs       the Hugging Face configs that describe it
+    parts         parts of its vision stack, in order of execution
+    blocks        (module path, title) of the decoder's blocks that reports show; the first matching prefix applies
+    presets       the document of its stored dimensions
+    full_size     the preset of the published model
+    small         the preset that runs on a CPU in seconds
+    spec          class of its dimensions
+    model         (spec, run, logits) -> its stateful root
+    engine_files  what a checkpoint folder for engines holds; None: none is made
     """
 
     name: str
-    model_types: tuple[str, ...]
-    architectures: tuple[str, ...]
+    title: str
+    configs: tuple[ConfigKind, ...]
     parts: tuple[ModelPart, ...]
     blocks: tuple[tuple[str, str], ...]
-    spec: Any
+    presets: Document
+    full_size: str
+    small: str
+    spec: type[ModelSpec]
     model: Callable[[Any, Execution, Any], Any]
     engine_files: EngineFiles | None = None
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """`architectures` of Hugging Face configs that describe it."""
+        return tuple(name for kind in self.configs for name in kind.architectures)
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """`model_type` of such configs."""
+        return tuple(name for kind in self.configs for name in kind.model_types)
 
     def part(self, name: str) -> ModelPart:
         """The part `name`. Raises ValueError naming the parts if there is no such part."""

@@ -7,19 +7,39 @@ new one.
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from analytic import models
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.io import stored
-from analytic.models.family import ModelFamily, ModelPart
+from analytic.io.documents import load
+from analytic.models.deepseek_ocr.hf_reading import fields_of, shown
+from analytic.models.family import ConfigKind, ModelFamily, ModelPart
 
 if TYPE_CHECKING:
     from analytic.models.deepseek_ocr.language_model import Logits
     from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.spec import ModelSpec
+
+NOT_MODELLED: Final = (
+    ConfigKind(
+        name="Unlimited-OCR",
+        layout=None,
+        architectures=("UnlimitedOCRForCausalLM",),
+        model_types=("unlimited-ocr",),
+    ),
+    ConfigKind(
+        name="DeepSeek-OCR-2",
+        layout=None,
+        architectures=("DeepseekOCR2ForCausalLM", "DeepseekOcr2ForConditionalGeneration"),
+        model_types=("deepseek_ocr2",),
+    ),
+    ConfigKind(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
+)
+"""Models that are recognised by their configs only to be refused by name."""
 
 
 @cache
@@ -54,8 +74,57 @@ def load_spec(preset: str) -> ModelSpec:
     Raises ValueError naming the known presets, or the file and key of a damaged one.
     """
     package = stored.path_of("presets", preset, field="preset").parent.parent.name
-    found: ModelSpec = next(family for family in families() if family.name == package).spec.from_preset(preset)
-    return found
+    family = next(family for family in families() if family.name == package)
+    loaded = load(family.presets, "presets", preset, field="preset")
+    try:
+        return family.spec.from_dict(loaded)
+    except ValueError as error:
+        raise ValueError(f"preset {preset}: {error}") from error
+
+
+def presets_of(family: ModelFamily) -> tuple[str, ...]:
+    """The sorted names of the presets in the package of `family`."""
+    found = {name: stored.path_of("presets", name, field="preset") for name in stored.names("presets")}
+    return tuple(name for name, path in found.items() if path.parent.parent.name == family.name)
+
+
+def recognised(config: Any) -> tuple[ModelFamily, ConfigKind]:
+    """The family that a Hugging Face config describes, by its `architectures`, else by its `model_type`; and its form.
+
+    Raises ValueError for a config of no known model, and of one that is not modelled.
+    """
+    fields = fields_of(config, "config")
+    given, model_type = fields.get("architectures") or [], fields.get("model_type")
+    names = given if isinstance(given, list) else [given]
+    for family, kind in _kinds():
+        named = any(name in kind.architectures for name in names) if names else model_type in kind.model_types
+        if not named or not kind.applies(fields):
+            continue
+        if family is None:
+            titles = " or ".join(family.title for family in families())
+            raise ValueError(f"config: recognised as {kind.name}; not modelled, accepted: a config of {titles}")
+        return family, kind
+    known = ", ".join(dict.fromkeys(name for family in families() for name in family.architectures))
+    titles = " or ".join(family.title for family in families())
+    raise ValueError(
+        f"architectures: got {shown(given or None)} with model_type {shown(model_type)}, accepted: {known}; give "
+        f"the config of a {titles}"
+    )
+
+
+def spec_of_config(config: Any, *, model_id: str, model_variant: str) -> ModelSpec:
+    """The dimensions in a Hugging Face config of any family: transformers', the vendor's config.json, or its object.
+
+    Raises ValueError for a config of no family, and for a field that is neither in the spec nor known to change no cost.
+    """
+    family, kind = recognised(config)
+    return family.spec.from_config(config, kind, model_id=model_id, model_variant=model_variant)
+
+
+def _kinds() -> Iterator[tuple[ModelFamily | None, ConfigKind]]:
+    """Every known kind of config with its family; None for the models that are not modelled."""
+    yield from ((family, kind) for family in families() for kind in family.configs)
+    yield from ((None, kind) for kind in NOT_MODELLED)
 
 
 def model_of(spec: ModelSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:

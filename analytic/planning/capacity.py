@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from analytic.models.registry import model_of
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix
 
 MOST_PAGES: Final = 1 << 20

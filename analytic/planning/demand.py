@@ -18,9 +18,9 @@ from analytic.core.execution import Execution
 from analytic.io.documents import Document
 from analytic.io.table import aligned
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.registry import model_of
+from analytic.models.spec import ModelSpec
 from analytic.prediction import hardware
 
 DEMAND: Final = Document(name="serving_demand")

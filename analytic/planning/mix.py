@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from analytic.core.checks import whole
-from analytic.models.deepseek_ocr.crop_rule import MAX_TILES, MIN_TILES, TRANSFORMERS, CropGrid, CropRule
-from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload, gundam, page_of
+from analytic.models.deepseek_ocr.crop_rule import MIN_TILES, TRANSFORMERS, CropGrid, CropRule
+from analytic.models.deepseek_ocr.workload import PAGE_SIZES, PAGES, PageFormat, TokenLayout, VisionWorkload
 
 NO_IMAGE: Final = "no image"
 MOST_OFF: Final = 1e-6
@@ -77,9 +77,11 @@ class Mix:
         prompt_tokens: int,
         new_tokens: int,
         crop_rule: CropRule = TRANSFORMERS,
+        known: PageFormat = PAGES,
     ) -> Mix:
         """Parse `PAGE=SHARE` texts; by default the length of a page is its image, one BOS and the prompt.
 
+        `known`: the pages of the model's family.
         Raises ValueError naming `mix` and the offending part.
         """
         whole("prompt_tokens", prompt_tokens, least=0)
@@ -92,7 +94,7 @@ class Mix:
                 share = math.nan
             if not equals or math.isnan(share):
                 raise ValueError(f"mix: got {text!r}, accepted: PAGE=SHARE with a number, such as a4-200dpi=0.7")
-            label, page = _page(name, crop_rule)
+            label, page = _page(name, crop_rule, known)
             length = page.image_tokens + 1 + prompt_tokens if seq_len is None else seq_len
             pages.append(PageShare(label=label, share=share, page=page, seq_len=length))
         return cls(pages=tuple(pages), new_tokens=new_tokens, crop_rule=crop_rule)
@@ -114,18 +116,18 @@ class Mix:
         return int(prefilled + max(0, self.decode_steps - 1) / 2)
 
 
-def _page(name: str, rule: CropRule) -> tuple[str, VisionWorkload]:
-    """The label and the page of a name accepted by `page_of`, or of a grid such as `2x3`; a size is cut by `rule`."""
+def _page(name: str, rule: CropRule, known: PageFormat) -> tuple[str, VisionWorkload]:
+    """The label and the page of a name accepted by `of_label`, or of a grid such as `2x3`; a size is cut by `rule`."""
     try:
         if name[:1].isdigit() and "px" not in name:
             grid = CropGrid.parse(name)
             rule.require(grid)
-            return gundam(grid).label, gundam(grid)
+            return known.gundam(grid).label, known.gundam(grid)
         by_size = name in PAGE_SIZES or name.endswith("px")
         label = f"{name}{rule.suffix}" if by_size else name
-        return label, page_of(label)
+        return label, known.of_label(label)
     except ValueError as error:
         raise ValueError(
-            f"mix: got {name!r}, accepted: {', '.join(MODES)}, a grid of {MIN_TILES} to {MAX_TILES} tiles such as 2x3, "
-            f"pixels such as 1654x2339px, or {', '.join(PAGE_SIZES)}"
+            f"mix: got {name!r}, accepted: {', '.join(known.modes)}, a grid of {MIN_TILES} to {known.rule.limit} tiles "
+            f"such as 2x3, pixels such as 1654x2339px, or {', '.join(PAGE_SIZES)}"
         ) from error

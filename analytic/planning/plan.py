@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from analytic.core.execution import Execution
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.spec import ModelSpec
 from analytic.planning.capacity import Capacity, Demand, MixMemory, capacity
 from analytic.planning.mix import Mix, PageShare
 from analytic.planning.throughput import Service, best, services

@@ -7,14 +7,15 @@ tokens of a page, with a longer cache, are assumed to take the same time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from analytic.core.execution import Execution
 from analytic.io import shell
 from analytic.io.run_record import RECORD, RecordError
-from analytic.models.deepseek_ocr.spec import ModelSpec
-from analytic.models.deepseek_ocr.workload import MODES, ViewGroup, VisionWorkload
+from analytic.models.deepseek_ocr.workload import BASE_PX, ViewGroup, VisionWorkload
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
 from analytic.planning.times import Source, require_device
 
@@ -155,4 +156,5 @@ def _commands(
 
 def _point(page: VisionWorkload) -> str:
     """The point of `pytest benchmarks` with the views of the page."""
-    return "base" if page.view_groups == MODES["base"].view_groups else page.label
+    whole_page = replace(page, base_size=BASE_PX, image_size=BASE_PX, grid=None)
+    return whole_page.label if page.view_groups == whole_page.view_groups else page.label

@@ -21,9 +21,9 @@ from analytic.io import stored
 from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.registry import model_of
+from analytic.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd

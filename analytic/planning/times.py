@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 from analytic.core.execution import Execution
 from analytic.io import shell
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
-from analytic.models.deepseek_ocr.spec import ModelSpec
 from analytic.models.registry import model_of
+from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
 from analytic.prediction import hardware
 from analytic.prediction.hardware import DevicePeaks

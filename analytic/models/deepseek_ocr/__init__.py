@@ -2,11 +2,11 @@
 
 hf_reading         reading one part of a Hugging Face config, field by field
 hf_fields          every known field of such a config: a size, fixed, or free
-hf_config          which model a Hugging Face config describes, and its dimensions
+hf_config          the dimensions in a Hugging Face config
 hf_writing         what a checkpoint folder for engines says: the vendor's config, special tokens, processor
-spec               dimensions, from a preset or a Hugging Face config
+spec               dimensions: those that every model has, and CLIP
 crop_rule          size of an image -> grid of local views
-workload           pages: views, image tokens, and the layout of a sequence
+workload           pages: views, image tokens, the pages that a family knows, and the layout of a sequence
 workload_profile   named, reproducible pages
 mapping            analytic layer -> class of the real model
 sam_attention      attention in windows or over the whole map, with decomposed relative positions

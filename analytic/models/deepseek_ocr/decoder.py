@@ -14,7 +14,7 @@ from analytic.core.layer import AnalyticLayer, activation, linears, module
 from analytic.core.op import Count
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2
 from analytic.models.deepseek_ocr.moe import DeepseekV2MoE
-from analytic.models.deepseek_ocr.spec import TextSpec
+from analytic.models.spec import TextSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

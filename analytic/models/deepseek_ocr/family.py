@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.hf_config import CONFIGS
+from analytic.models.deepseek_ocr.hf_reading import NAME
 from analytic.models.deepseek_ocr.hf_writing import ENGINE_FILES
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.spec import DeepseekOCRSpec
 from analytic.models.family import ModelFamily, ModelPart
 
 if TYPE_CHECKING:
@@ -19,22 +21,24 @@ if TYPE_CHECKING:
     from analytic.models.deepseek_ocr.language_model import Logits
     from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 
+PRESET: Final = Document(name="model_spec")
 
-def _sam(spec: ModelSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
+
+def _sam(spec: DeepseekOCRSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
     """SAM on pixels (V, 3, side, side)."""
     from analytic.models.deepseek_ocr.sam import ImageEncoderViT
 
     return ImageEncoderViT(spec=spec.sam, views=shape[0], side_px=shape[-1], run=run)
 
 
-def _clip(spec: ModelSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
+def _clip(spec: DeepseekOCRSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
     """CLIP on SAM's feature maps (V, C, side, side)."""
     from analytic.models.deepseek_ocr.vision import VitModel
 
     return VitModel(spec=spec.clip, views=shape[0], side=shape[-1], run=run)
 
 
-def _projector(spec: ModelSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
+def _projector(spec: DeepseekOCRSpec, shape: tuple[int, ...], run: Execution) -> AnalyticLayer:
     """The projector on concatenated features (V, tokens, width)."""
     from analytic.models.deepseek_ocr.vision import MlpProjector
 
@@ -42,16 +46,16 @@ def _projector(spec: ModelSpec, shape: tuple[int, ...], run: Execution) -> Analy
     return MlpProjector(width_in=shape[-1], width_out=spec.text.hidden_size, tokens=tokens, run=run)
 
 
-def _model(spec: ModelSpec, run: Execution, logits: Logits) -> DeepseekOCRModel:
+def _model(spec: DeepseekOCRSpec, run: Execution, logits: Logits) -> DeepseekOCRModel:
     from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 
     return DeepseekOCRModel.from_spec(spec, run=run, logits=logits)
 
 
 FAMILY: Final = ModelFamily(
-    name=ModelSpec.family,
-    model_types=tuple(name for form in CONFIGS if form.layout for name in form.model_types),
-    architectures=tuple(name for form in CONFIGS if form.layout for name in form.architectures),
+    name=DeepseekOCRSpec.family,
+    title=NAME,
+    configs=CONFIGS,
     parts=(
         ModelPart(name="sam", title="SAM", path="model.vision_tower.sam_encoder", layer=_sam),
         ModelPart(name="clip", title="CLIP", path="model.vision_tower.vision_encoder", layer=_clip),
@@ -65,7 +69,10 @@ FAMILY: Final = ModelFamily(
         ("model.language_model.layers.*.mlp", "dense MLP"),
         ("lm_head", "lm_head"),
     ),
-    spec=ModelSpec,
+    presets=PRESET,
+    full_size="deepseek-ocr-v1-base",
+    small="tiny",
+    spec=DeepseekOCRSpec,
     model=_model,
     engine_files=ENGINE_FILES,
 )

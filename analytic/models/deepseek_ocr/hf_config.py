@@ -1,4 +1,4 @@
-"""A Hugging Face config read field by field: which model it describes, and the dimensions that its cost depends on.
+"""A Hugging Face config of DeepSeek-OCR read field by field: the dimensions that its cost depends on.
 
 Accepts a mapping or any object with the fields as attributes; transformers is not imported. Every field is costed, known to
 change no cost, or refused.
@@ -7,12 +7,12 @@ change no cost, or refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.models.deepseek_ocr.hf_fields import TRANSFORMERS, VENDOR
-from analytic.models.deepseek_ocr.hf_reading import NAME, fields_of, read, refused, shown
+from analytic.models.deepseek_ocr.hf_reading import NAME, read, refused, shown
+from analytic.models.family import ConfigKind
 
 FULL: Final = "full_attention"
 MLP_RATIO: Final = 4
@@ -21,19 +21,6 @@ DERIVED: Final = ("layer_types", "mlp_layer_types", "head_dim", "first_k_dense_r
 """Fields of transformers' text config that are not whole numbers, or follow from others."""
 VENDORS_SAM: Final = {"image_size": 1024, "patch_size": 16, "window_size": 14, "neck_channels": 256}
 """Dimensions of SAM that stand in the vendor's code alone."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConfigKind:
-    """A model that a config is recognised as, by its `architectures` or its `model_type`.
-
-    layout  how its config is laid out; None if it is known by name only and not modelled
-    """
-
-    name: str
-    layout: Literal["transformers", "vendor"] | None
-    architectures: tuple[str, ...]
-    model_types: tuple[str, ...]
 
 
 CONFIGS: Final = (
@@ -49,53 +36,16 @@ CONFIGS: Final = (
         architectures=("DeepseekOCRForCausalLM",),
         model_types=("deepseek_vl_v2", "DeepseekOCR"),
     ),
-    ConfigKind(
-        name="Unlimited-OCR",
-        layout=None,
-        architectures=("UnlimitedOCRForCausalLM",),
-        model_types=("unlimited-ocr",),
-    ),
-    ConfigKind(
-        name="DeepSeek-OCR-2",
-        layout=None,
-        architectures=("DeepseekOCR2ForCausalLM", "DeepseekOcr2ForConditionalGeneration"),
-        model_types=("deepseek_ocr2",),
-    ),
-    ConfigKind(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
 )
+"""The configs that describe a DeepSeek-OCR."""
 
 
-def kind_of(config: Any) -> ConfigKind:
-    """The model that `config` describes, by its `architectures`, else by its `model_type`.
-
-    Raises ValueError for a config of no known model.
-    """
-    fields = fields_of(config, "config")
-    names, model_type = fields.get("architectures") or [], fields.get("model_type")
-    for name in names if isinstance(names, list) else [names]:
-        for kind in CONFIGS:
-            if name in kind.architectures:
-                return kind
-    if not names:
-        for kind in CONFIGS:
-            if model_type in kind.model_types:
-                return kind
-    known = ", ".join(name for kind in CONFIGS if kind.layout for name in kind.architectures)
-    raise ValueError(
-        f"architectures: got {shown(names or None)} with model_type {shown(model_type)}, accepted: {known}; give "
-        f"the config of a {NAME}"
-    )
-
-
-def dimensions(config: Any) -> dict[str, Any]:
+def dimensions(config: Any, kind: ConfigKind) -> dict[str, Any]:
     """The dimensions in `config`, in the form of a stored preset: `image_token_id`, `sam`, `clip`, `text`.
 
-    Raises ValueError, naming the field, its value and what is accepted, for another model and for every field that is
-    neither a dimension, nor known to change no cost, nor as in DeepSeek-OCR.
+    Raises ValueError, naming the field, its value and what is accepted, for every field that is neither a dimension, nor
+    known to change no cost, nor as in DeepSeek-OCR.
     """
-    kind = kind_of(config)
-    if kind.layout is None:
-        raise ValueError(f"config: recognised as {kind.name}; not modelled, accepted: a config of {NAME}")
     sizes = read(config, VENDOR if kind.layout == "vendor" else TRANSFORMERS)
     whole("image_token_id", sizes["image_token_id"], least=0)
     parts = _of_vendor(sizes) if kind.layout == "vendor" else _of_transformers(sizes)

@@ -8,7 +8,7 @@ from analytic.models.deepseek_ocr.crop_rule import MIN_TILES, TILE_PX, TRANSFORM
 from analytic.models.family import EngineFiles
 
 if TYPE_CHECKING:
-    from analytic.models.deepseek_ocr.spec import ModelSpec
+    from analytic.models.deepseek_ocr.spec import DeepseekOCRSpec
 
 SPECIAL_TOKENS: Final = (
     "<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", "<|User|>", "<|Assistant|>",
@@ -19,7 +19,7 @@ VENDORS_IMAGE_TOKEN: Final = 128815
 NORM: Final = [0.5, 0.5, 0.5]
 
 
-def vendor_config(spec: ModelSpec) -> dict[str, Any]:
+def vendor_config(spec: DeepseekOCRSpec) -> dict[str, Any]:
     """The vendor's config.json of `spec`, as far as that layout can state it.
 
     Widths of MLPs and SAM's windows, neck and patches stand in the vendor's code; reading the config tells what differs.
@@ -97,7 +97,7 @@ def vendor_config(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def unused_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+def unused_tensors(spec: DeepseekOCRSpec) -> dict[str, tuple[int, ...]]:
     """Shapes of tensors in the vendor's file that never run, by their keys: CLIP's patch embedding."""
     clip = spec.clip
     shape = (clip.hidden_size, 3, clip.patch_size, clip.patch_size)

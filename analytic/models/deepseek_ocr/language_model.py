@@ -16,7 +16,7 @@ from analytic.core.op import Count, Op
 from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer, DeepseekV2RMSNorm, LmHead, TokenEmbedding
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaRotaryEmbedding, refuse_overflow
-from analytic.models.deepseek_ocr.spec import TextSpec
+from analytic.models.spec import TextSpec
 
 Logits = Literal["last", "all"]
 

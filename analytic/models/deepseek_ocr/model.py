@@ -25,9 +25,10 @@ from analytic.core.layer import AnalyticLayer, module
 from analytic.core.op import Count
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
-from analytic.models.deepseek_ocr.spec import ModelSpec
+from analytic.models.deepseek_ocr.spec import DeepseekOCRSpec
 from analytic.models.deepseek_ocr.vision import VisionStack
-from analytic.models.deepseek_ocr.workload import VisionWorkload, gundam
+from analytic.models.deepseek_ocr.workload import VisionWorkload
+from analytic.models.page_vision import PageVision
 
 Mode = Literal["idle", "vision", "prefill", "decode"]
 DECODE_WINDOW = 64
@@ -43,7 +44,7 @@ class PageCall:
 
 
 class DeepseekOCRModel(AnalyticLayer):
-    """The stateful root of the model: start a stage, read its cost, advance the cache.
+    """The stateful root of a model of any family: start a stage, read its cost, advance the cache.
 
     `operation_mode` is `idle`, `vision`, `prefill` or `decode`. Every `forward_*` and `backward_*` returns the cost of the
     stage started last, and raises RuntimeError before the first one. In `decode` it is the cost of one more token on the
@@ -52,7 +53,7 @@ class DeepseekOCRModel(AnalyticLayer):
 
     __slots__ = ("_cache", "_decoder", "_mode", "_multiplier", "_run", "_shape", "_stage_cost", "_vision", "_window")
 
-    def __init__(self, *, vision: VisionStack, decoder: Decoder) -> None:
+    def __init__(self, *, vision: PageVision, decoder: Decoder) -> None:
         self._vision = vision
         self._decoder = decoder
         self._run = decoder.run
@@ -64,17 +65,17 @@ class DeepseekOCRModel(AnalyticLayer):
         self._window: dict[tuple[int, int, int | None], Cost] = {}
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
-        """Build the model of `spec` for `run`; `logits` of the `last` position or of `all`."""
+    def from_spec(cls, spec: DeepseekOCRSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
+        """Build a DeepSeek-OCR of `spec` for `run`; `logits` of the `last` position or of `all`."""
         accept("logits", logits, ("last", "all"))
         shape = DecoderShape(batch=1, new_tokens=1, past_tokens=0)
         return cls.from_layers(
-            VisionStack(spec=spec, workload=gundam(None), batch=1, run=run),
+            VisionStack(spec=spec, workload=spec.pages.gundam(None), batch=1, run=run),
             Decoder(spec=spec.text, shape=shape, logits=logits, run=run),
         )
 
     @classmethod
-    def from_layers(cls, vision: VisionStack, decoder: Decoder) -> DeepseekOCRModel:
+    def from_layers(cls, vision: PageVision, decoder: Decoder) -> DeepseekOCRModel:
         """Build from prepared layers; starting a stage replaces their shapes. Raises ValueError if they do not match."""
         width = vision.spec.text.hidden_size
         if width != decoder.spec.hidden_size:
@@ -108,7 +109,8 @@ class DeepseekOCRModel(AnalyticLayer):
         views = 1 if num_views is None else num_views
         whole("num_views", views)
         if workload is None:
-            self._vision = replace(self._vision, workload=gundam(None), batch=batch_size * views)
+            whole_page = self._vision.spec.pages.gundam(None)
+            self._vision = replace(self._vision, workload=whole_page, batch=batch_size * views)
         else:
             self._vision = replace(self._vision, workload=workload, batch=batch_size)
         self._enter("vision")

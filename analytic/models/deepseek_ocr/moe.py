@@ -16,7 +16,7 @@ from analytic.core.layer import AnalyticLayer, activation, module
 from analytic.core.op import Count, Op, OpKind
 from analytic.core.shape import Product
 from analytic.core.shape_class import ShapeClass
-from analytic.models.deepseek_ocr.spec import TextSpec
+from analytic.models.spec import TextSpec
 
 
 def expected_unique_experts(tokens: Count, *, experts: int, per_token: int) -> Any:

@@ -15,7 +15,7 @@ from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer, activation, conv2d, layer_norm, linears, module
 from analytic.core.op import Count, Op
 from analytic.models.deepseek_ocr.sam_attention import SamAttention
-from analytic.models.deepseek_ocr.spec import SamSpec
+from analytic.models.spec import SamSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

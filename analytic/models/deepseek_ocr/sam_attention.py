@@ -14,7 +14,7 @@ from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer, linears, module
 from analytic.core.op import Count, Op
 from analytic.core.shape_class import ShapeClass
-from analytic.models.deepseek_ocr.spec import SamSpec
+from analytic.models.spec import SamSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,9 @@ from analytic.core.layer import AnalyticLayer, layer_norm, linears, module
 from analytic.core.op import Count, Op
 from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.sam import ImageEncoderViT, resized_positions
-from analytic.models.deepseek_ocr.spec import ClipSpec, ModelSpec
-from analytic.models.deepseek_ocr.workload import PX_PER_TOKEN, VisionWorkload
+from analytic.models.deepseek_ocr.spec import ClipSpec, DeepseekOCRSpec
+from analytic.models.deepseek_ocr.workload import PX_PER_TOKEN
+from analytic.models.page_vision import PageVision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,16 +179,13 @@ class MlpProjector(AnalyticLayer):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VisionStack(AnalyticLayer):
+class VisionStack(PageVision):
     """SAM, CLIP and projector on every view of `batch` equal pages, and the assembly of the image tokens.
 
     Views of one size run as one call: the global views of all pages, then all local views.
     """
 
-    spec: ModelSpec
-    workload: VisionWorkload
-    batch: int
-    run: Execution
+    spec: DeepseekOCRSpec
 
     def tree(self, name: str) -> CostNode:
         calls = [

@@ -1,4 +1,4 @@
-"""The workload of the model: the views of a page, and what each decoder position holds."""
+"""The workload of the model: the views of a page, the pages that a family knows, and what each decoder position holds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.models.deepseek_ocr.crop_rule import (
-    TILE_PX,
+    ITS_RULES,
     TRANSFORMERS,
     CropGrid,
     CropRule,
     crop_grid_for,
+    crop_rule,
     parse_pair,
     split_label,
 )
@@ -45,9 +46,9 @@ class VisionWorkload:
 
     @classmethod
     def from_image(cls, width_px: int, height_px: int, *, rule: CropRule = TRANSFORMERS, images: int = 1) -> VisionWorkload:
-        """Gundam mode (1024 + n x 640) for an image of this size, cut by `rule` in a request with `images` of them."""
+        """Gundam mode (a global view and n tiles) for an image of this size, cut by `rule` in a request with `images`."""
         grid = crop_grid_for(width_px, height_px, rule=rule, images=images)
-        return cls(base_size=1024, image_size=TILE_PX, grid=grid)
+        return cls(base_size=BASE_PX, image_size=rule.tile_px, grid=grid)
 
     @property
     def view_groups(self) -> tuple[ViewGroup, ...]:
@@ -103,42 +104,16 @@ class VisionWorkload:
     @property
     def label(self) -> str:
         """`gundam-2x3` or the mode's name, otherwise the size: the label in test ids and tables."""
-        for mode, workload in MODES.items():
-            if workload == self:
-                return mode
-        if self.grid is None:
-            return f"{self.base_size}px"
-        return f"gundam-{self.grid}"
+        if self.grid is not None:
+            return f"gundam-{self.grid}"
+        named = MODE_SIDES_PX.items() if self.image_size == self.base_size else ()
+        return next((mode for mode, side_px in named if side_px == self.base_size), f"{self.base_size}px")
 
 
-MODES: Final = {
-    "tiny": VisionWorkload(base_size=512, image_size=512, grid=None),
-    "small": VisionWorkload(base_size=640, image_size=640, grid=None),
-    "base": VisionWorkload(base_size=1024, image_size=1024, grid=None),
-    "large": VisionWorkload(base_size=1280, image_size=1280, grid=None),
-}
-"""The modes without crops. Gundam adds the crops of `crop_grid_for` to a 1024 px view."""
-
-
-def gundam(grid: CropGrid | None) -> VisionWorkload:
-    """Gundam mode with this grid; only the global view if it is None."""
-    return VisionWorkload(base_size=1024, image_size=TILE_PX, grid=grid)
-
-
-SWEPT_PAGES: Final = ("base", "1x2", "1x3", "2x2", "1x5", "2x3", "1x7", "2x4", "3x3")
-"""The pages of a sweep: the single view, and per number of tiles the squarest grid, portrait rather than landscape."""
-
-
-def parse_page(field: str, text: str) -> VisionWorkload:
-    """The page of a mode name, or of a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
-    if text in MODES:
-        return MODES[text]
-    try:
-        return gundam(CropGrid.parse(text))
-    except ValueError as error:
-        raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(MODES)}") from error
-
-
+BASE_PX: Final = 1024
+"""The global view beside local views."""
+MODE_SIDES_PX: Final = {"tiny": 512, "small": 640, "base": 1024, "large": 1280}
+"""The modes without crops: the side of their single view."""
 PAGE_SIZES: Final = {
     "a4-200dpi": (1654, 2339),
     "a4-landscape": (2339, 1654),
@@ -155,24 +130,89 @@ PAGE_SIZES: Final = {
 """Page sizes in pixels that are common in document benchmarks, from spread to receipt."""
 
 
-def page_of(label: str) -> VisionWorkload:
-    """The page of a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageFormat:
+    """The pages that a family knows: by mode, grid, size in pixels or label.
 
-    A size may name the rule that cuts it: `1654x2339px-vllm`, `a4-200dpi-max4`. Raises ValueError for any other label.
+    views  class of a page of the family
+    rules  its crop rules; the first is the default, that of transformers
+    swept  the pages of a sweep: the single view, and per number of tiles the squarest grid, portrait rather than landscape
+    modes  the modes without crops: the side of their single view in pixels
     """
-    if label in MODES:
-        return MODES[label]
-    if label.startswith("gundam-"):
-        return gundam(CropGrid.parse(label.removeprefix("gundam-")))
-    name, rule = split_label(label)
-    if name in PAGE_SIZES:
-        return VisionWorkload.from_image(*PAGE_SIZES[name], rule=rule)
-    if name.endswith("px"):
-        size = parse_pair("page", name.removesuffix("px"), example="1654x2339px")
-        return VisionWorkload.from_image(*size, rule=rule)
-    raise ValueError(
-        f"page: got {label!r}, accepted: {', '.join(MODES)}, gundam-WxH, WxHpx in pixels, or {', '.join(PAGE_SIZES)}"
-    )
+
+    views: type[VisionWorkload]
+    rules: tuple[CropRule, ...]
+    swept: tuple[str, ...]
+    modes: Mapping[str, int]
+
+    @property
+    def rule(self) -> CropRule:
+        """The default rule."""
+        return self.rules[0]
+
+    def mode(self, name: str) -> VisionWorkload:
+        """The page of a mode, a single view. Raises ValueError naming the modes."""
+        if name not in self.modes:
+            raise ValueError(f"mode: got {name!r}, accepted: {', '.join(self.modes)}")
+        return self.views(base_size=self.modes[name], image_size=self.modes[name], grid=None)
+
+    def all_modes(self) -> dict[str, VisionWorkload]:
+        """The page of every mode by name."""
+        return {name: self.mode(name) for name in self.modes}
+
+    def gundam(self, grid: CropGrid | None) -> VisionWorkload:
+        """Gundam mode with this grid; only the global view if it is None. Raises ValueError for a grid that no rule has."""
+        if grid is not None:
+            self.rule.require(grid)
+        return self.views(base_size=BASE_PX, image_size=self.rule.tile_px, grid=grid)
+
+    def of_size(self, width_px: int, height_px: int, *, rule: CropRule | None = None, images: int = 1) -> VisionWorkload:
+        """The page of an image of this size, cut by `rule` (default: that of transformers) in a request with `images`."""
+        return self.views.from_image(width_px, height_px, rule=rule or self.rule, images=images)
+
+    def rule_of(self, served_by: str | None, max_tiles: int | None) -> CropRule:
+        """The rule of an engine, with another limit if one is given. Raises ValueError naming the known engines."""
+        return crop_rule(served_by, max_tiles, rules=self.rules)
+
+    def parse(self, field: str, text: str) -> VisionWorkload:
+        """The page of a mode name, or of a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
+        if text in self.modes:
+            return self.mode(text)
+        try:
+            return self.gundam(CropGrid.parse(text))
+        except ValueError as error:
+            raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(self.modes)}") from error
+
+    def of_label(self, label: str) -> VisionWorkload:
+        """The page of a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.
+
+        A size may name the rule that cuts it: `1654x2339px-vllm`, `a4-200dpi-max4`. Raises ValueError for any other label.
+        """
+        if label in self.modes:
+            return self.mode(label)
+        if label.startswith("gundam-"):
+            return self.gundam(CropGrid.parse(label.removeprefix("gundam-")))
+        name, rule = split_label(label, rules=self.rules)
+        if name in PAGE_SIZES:
+            return self.of_size(*PAGE_SIZES[name], rule=rule)
+        if name.endswith("px"):
+            return self.of_size(*parse_pair("page", name.removesuffix("px"), example="1654x2339px"), rule=rule)
+        raise ValueError(
+            f"page: got {label!r}, accepted: {', '.join(self.modes)}, gundam-WxH, WxHpx in pixels, or "
+            f"{', '.join(PAGE_SIZES)}"
+        )
+
+
+PAGES: Final = PageFormat(
+    views=VisionWorkload,
+    rules=ITS_RULES,
+    swept=("base", "1x2", "1x3", "2x2", "1x5", "2x3", "1x7", "2x4", "3x3"),
+    modes=MODE_SIDES_PX,
+)
+"""The pages of DeepSeek-OCR."""
+MODES: Final = PAGES.all_modes()
+SWEPT_PAGES: Final = PAGES.swept
+gundam, page_of, parse_page = PAGES.gundam, PAGES.of_label, PAGES.parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from analytic.core.checks import whole
 from analytic.io.documents import Document, load
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
-from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
+from analytic.models.deepseek_ocr.workload import PAGES, PageFormat, TokenLayout, VisionWorkload
 
 PROFILE: Final = Document(name="workload_profile")
 
@@ -35,8 +35,14 @@ class OCRWorkloadProfile:
 
     @property
     def vision(self) -> VisionWorkload:
-        """The views of the page."""
-        return VisionWorkload(base_size=self.base_size, image_size=self.image_size, grid=self.crop_grid)
+        """The views of the page, for DeepSeek-OCR."""
+        return self.page_of(PAGES)
+
+    def page_of(self, known: PageFormat) -> VisionWorkload:
+        """The views of the page for a family of models: with crops, its tiles have the side of the family's."""
+        if self.crop_grid is not None:
+            return replace(known.gundam(self.crop_grid), base_size=self.base_size)
+        return known.views(base_size=self.base_size, image_size=self.image_size, grid=None)
 
     @property
     def layout(self) -> TokenLayout:
