@@ -16,7 +16,7 @@ import pytest
 from analytic.io import stored
 from analytic.io.run_record import RECORD, RecordError
 from fixtures.evidence.render import as_html, as_markdown
-from fixtures.evidence.section import Standing
+from fixtures.evidence.section import Standing, Tone
 from fixtures.report import __main__ as command
 from fixtures.report.blocks import NAMES, block_of, by_block
 from fixtures.report.pair import page_of_pair
@@ -250,13 +250,6 @@ def runs(record: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> tu
     return run_of(record), run_of(other)
 
 
-def test_two_runs_of_the_same_work_are_equal_side_by_side(record: dict[str, Any]) -> None:
-    record["gate"] = None
-    page = page_of_pair(*runs(record, lambda other: None))
-    assert page.standing is Standing.PASSED
-    assert page.verdict == ("The 4 shared points are equal in FLOPs, bytes and cache.",)
-
-
 def test_what_moved_between_two_runs_is_marked(record: dict[str, Any]) -> None:
     def change(other: dict[str, Any]) -> None:
         other["points"][1]["compared"]["executed_flops"]["measured"] += 1
@@ -266,11 +259,11 @@ def test_what_moved_between_two_runs_is_marked(record: dict[str, Any]) -> None:
 
     page = page_of_pair(*runs(record, change))
     sections = {section.key: section for section in page.sections}
-    assert page.standing is Standing.FAILED
-    assert page.verdict[0] == "1 of 3 shared points differ in FLOPs, bytes or cache."
-    assert page.verdict[1].startswith("Only in 20261121-153605-26722: ")
-    assert len(sections["work"].tables[0].marked) == 1
-    assert [row[-1] for row in sections["times"].tables[0].rows if row[-1] != "1.000"] == ["2.000"]
+    assert page.standing is Standing.WORSE
+    assert "Work: 1 of 3 shared points differ in FLOPs, bytes and cache: prefill[1024]." in page.verdict
+    assert any(words.startswith("Only in the first: ") for words in page.verdict)
+    assert sections["work"].tables[0].tones == {0: Tone.BAD}
+    assert [row[1] for row in sections["times"].tables[0].rows if row[1] != "+0.0%"] == ["+100.0%"]
     assert sections["environment"].tables[0].rows[0][0] == "platform"
     assert Reader(as_html(page)).open == []
 

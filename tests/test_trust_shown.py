@@ -109,7 +109,7 @@ def test_a_page_marks_a_disturbed_time_wherever_it_draws_it() -> None:
 
 def test_two_runs_and_the_index_say_what_is_disturbed() -> None:
     quiet, busy = run_of(stored()), run_of(stored(disturbed="decode"))
-    assert "not to be relied on: decode[1024]." in text_of(page_of_pair(quiet, busy))
+    assert "Disturbed, and not judged: decode[1024]." in text_of(page_of_pair(quiet, busy))
     row = row_of("folder", stored(disturbed="decode"))
     assert (row.verdict, row_of("folder", stored()).verdict) == ("1 disturbed", "passed")
     assert "decode[1024]" not in dict(row.times_s)  # no trend is drawn through it
