@@ -91,7 +91,9 @@ def test_vllm_cuts_a_page_into_at_most_six_tiles_and_several_images_not_at_all()
 
 
 @pytest.mark.parametrize("name", ["slide-16x9", "1920x1080px"])
-@pytest.mark.parametrize("rule", [RULES["transformers"], RULES["vllm"], crop_rule(None, 4)], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [RULES["transformers"], RULES["vllm"], crop_rule(None, 4), crop_rule("vllm", 4)], ids=lambda rule: rule.name
+)
 def test_the_label_of_a_size_names_its_rule_and_is_read_back(name: str, rule: CropRule) -> None:
     page = VisionWorkload.from_image(1920, 1080, rule=rule)
     assert page_of(f"{name}{rule.suffix}") == page

@@ -8,6 +8,7 @@ Source: transformers' preprocessing of unlimited_ocr; vLLM's transformers_utils/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -79,7 +80,7 @@ ALL_GRIDS: Final = grids_of(MAX_TILES)
 class CropRule:
     """How an engine cuts the images of a request.
 
-    name          who serves: `transformers`, `vllm`; `maxN` for a limit that the user gives
+    name          who serves: `transformers`, `vllm`; with a limit that the user gives `maxN`, `vllm-maxN`
     max_tiles     most local views of an image
     cuts_several  whether the images of a request with more than one are cut
     tile_px       side of a local view in pixels
@@ -139,18 +140,21 @@ def crop_rule(served_by: str | None, max_tiles: int | None, *, rules: Sequence[C
     chosen = next(rule for rule in rules if rule.name == (served_by or DEFAULT))
     if max_tiles is None or max_tiles == chosen.max_tiles:
         return chosen
-    return replace(chosen, name=f"max{max_tiles}", max_tiles=max_tiles)
+    limit = f"max{max_tiles}" if chosen.name == DEFAULT else f"{chosen.name}-max{max_tiles}"
+    return replace(chosen, name=limit, max_tiles=max_tiles)
 
 
 def split_label(label: str, *, rules: Sequence[CropRule] = ITS_RULES) -> tuple[str, CropRule]:
-    """A page's label without its rule, and the rule: `1920x1080px-vllm`, `a4-200dpi-max4`; without one, the default."""
-    start, _, end = label.rpartition("-")
-    for rule in rules:
-        if end == rule.name and start:
-            return start, rule
-    if start and end.startswith("max") and end[3:].isascii() and end[3:].isdigit():
-        return start, crop_rule(None, int(end[3:]), rules=rules)
-    return label, rules[0]
+    """A page's label without its rule, and the rule; without one, the default.
+
+    `1920x1080px-vllm`, `a4-200dpi-max4`, `a4-200dpi-vllm-max4`.
+    """
+    names = "|".join(re.escape(rule.name) for rule in rules)
+    found = re.fullmatch(rf"(?P<label>.+?)(-(?P<served_by>{names}))?(-max(?P<most>[0-9]+))?", label)
+    if found is None:
+        return label, rules[0]
+    most = None if found["most"] is None else int(found["most"])
+    return found["label"], crop_rule(found["served_by"], most, rules=rules)
 
 
 def crop_grid_for(width_px: int, height_px: int, *, rule: CropRule = TRANSFORMERS, images: int = 1) -> CropGrid | None:
