@@ -64,7 +64,7 @@ def test_as_many_pages_of_a_mix_fit_as_leave_no_room_for_one_more() -> None:
 
 
 def test_the_command_says_it_in_a_table_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["capacity", "--device", "h200", "--crop-grid", "2x3"]
+    arguments = ["capacity", "--on", "h200", "--crop-grid", "2x3"]
     assert main(arguments) == 0
     assert "deepseek-ocr-v1-base in 141 GB (h200), bfloat16; a page: gundam-2x3" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0

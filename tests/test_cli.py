@@ -70,8 +70,17 @@ def test_crops_gives_one_object_a_size(capsys: pytest.CaptureFixture[str]) -> No
     rule = {"served_by": "transformers", "max_tiles": 9}
     tokens = {"global_tokens": 273, "local_tokens": 630, "image_tokens": 903}
     assert answer(capsys, "crops", "1654x2339", "600x400") == [
-        {"size": "1654x2339", "grid": "2x3", "views": 7, **tokens, **rule},
-        {"size": "600x400", "grid": None, "views": 1, **tokens, "local_tokens": 0, "image_tokens": 273, **rule},
+        {"page": None, "size": "1654x2339", "grid": "2x3", "views": 7, **tokens, **rule},
+        {
+            "page": None,
+            "size": "600x400",
+            "grid": None,
+            "views": 1,
+            **tokens,
+            "local_tokens": 0,
+            "image_tokens": 273,
+            **rule,
+        },
     ]
 
 
@@ -134,7 +143,7 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         (["cost", "--mode", "huge", "--seq-len", "1024"], "mode: got 'huge', accepted: tiny, small, base, large"),
         (["cost", "--seq-len", "1024"], "one of the arguments"),
         (["cost", "--no-image", "--seq-len", "8", "--preset", "huge"], "preset: got 'huge'"),
-        (["cost", "--no-image", "--seq-len", "8", "--device", "tpu"], "device: got 'tpu', accepted: meta, cpu, cuda"),
+        (["cost", "--no-image", "--seq-len", "8", "--kernels", "tpu"], "device: got 'tpu', accepted: meta, cpu, cuda"),
         (["cost", "--no-image", "--seq-len", "8", "--dtype", "int8"], "dtype: got 'int8'"),
         (["cost", "--no-image", "--seq-len", "8", "--decode-steps", "0"], "decode_steps: got 0"),
         (["cost", "--no-image", "--seq-len", "8", "--batch-size", "0"], "batch_size: got 0"),
@@ -158,11 +167,11 @@ def test_help_says_what_is_planned_without_a_page_and_names_all_experts(
         (["cost", "--no-image", "--seq-len", "8000", "--batch-size", "2000000000"], "fit 64 bits"),
         (["demand", "--token-s", "0"], "token_s: got 0.0, accepted: seconds above zero"),
         (["demand", "--seq-lens", "0"], "seq_lens: got 0"),
-        (["capacity", "--device", "h2000"], "device: got 'h2000', accepted: a100-40gb"),
+        (["capacity", "--on", "h2000"], "on: got 'h2000', accepted: a100-40gb"),
         (["capacity", "--memory-gb", "0"], "memory_gb: got 0.0, accepted: gigabytes from 1e-09 (one byte) to 1e+09"),
         (["capacity", "--memory-gb", "nan"], "argument --memory-gb: got 'nan', accepted: a finite number"),
         (["capacity", "--memory-gb", "1e-12"], "memory_gb: got 1e-12, accepted: gigabytes from"),
-        (["capacity", "--device", "h200", "--memory-gb", "1e300"], "memory_gb: got 1e+300, accepted: gigabytes from"),
+        (["capacity", "--on", "h200", "--memory-gb", "1e300"], "memory_gb: got 1e+300, accepted: gigabytes from"),
         (["capacity", "--memory-gb", "24", "--prompt-tokens", "-1"], "prompt_tokens: got -1, accepted: a whole number"),
         (["capacity", "--memory-gb", "24", "--crop-grid", "3x3", "--seq-len", "512"], "accepted: at least"),
         (["sweep", "--output-dir", "/proc/nowhere"], "output_dir: got /proc/nowhere, accepted: a writable folder"),
@@ -182,7 +191,7 @@ def test_neither_help_nor_cost_imports_torch() -> None:
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    cost, plan = ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["capacity", "--device", "h200", "--mix", "base=1"]
+    cost, plan = ["cost", "--crop-grid", "2x3", "--seq-len", "1024"], ["capacity", "--on", "h200", "--mix", "base=1"]
     for arguments in (["cost", "--help"], cost, ["crops", "10x10"], plan):
         subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
 
@@ -194,7 +203,7 @@ def test_a_page_is_cut_as_its_engine_cuts_it_and_the_output_says_so(capsys: pyte
     vllm = "crop rule: vllm, at most 6 tiles; images of a request with several are not cut (default: at most 9)\n"
     assert main(["crops", "2048x2048", "--served-by", "vllm"]) == 0
     assert capsys.readouterr().out.startswith(vllm)
-    for command in ("cost --seq-len 1300", "predict --device xeon-2-threads --seq-len 1300", "capacity --device h200"):
+    for command in ("cost --seq-len 1300", "predict --on xeon-2-threads --seq-len 1300", "capacity --on h200"):
         assert main([*command.split(), "--image-size", "2048x2048", "--served-by", "vllm"]) == 0
         printed = capsys.readouterr().out
         assert printed.startswith(vllm)
@@ -202,7 +211,7 @@ def test_a_page_is_cut_as_its_engine_cuts_it_and_the_output_says_so(capsys: pyte
     assert main(["cost", "--seq-len", "1300", "--image-size", "2048x2048", "--json", "--max-tiles", "4"]) == 0
     workload = json.loads(capsys.readouterr().out)["workload"]
     assert (workload["page"], workload["served_by"], workload["max_tiles"]) == ("gundam-2x2", "max4", 4)
-    assert main(["capacity", "--device", "h200", "--mix", "slide-16x9=1", "--served-by", "vllm", "--json"]) == 0
+    assert main(["capacity", "--on", "h200", "--mix", "slide-16x9=1", "--served-by", "vllm", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["crop_rule"] == {"served_by": "vllm", "max_tiles": 6}
     assert (answer["pages"][0]["page"], answer["pages"][0]["image_tokens"]) == ("slide-16x9-vllm", 483)

@@ -45,7 +45,7 @@ WORDS = {
     "on", "off", "fixed", "max", "text", "github", *stored.names("presets"), *stored.names("profiles"),
 }  # fmt: skip
 """Every value of an option with a list of values."""
-LISTED = ("--attention", "--experts", "--backend", "--device", "--preset", "--dtype", "--profile", "--logits")
+LISTED = ("--attention", "--experts", "--backend", "--device", "--kernels", "--preset", "--dtype", "--profile", "--logits")
 
 
 def told(command: Command, given: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -90,7 +90,7 @@ def test_the_help_of_a_command_offers_what_it_accepts(
     offered = helps(told(command, ["--help"], capsys))
     wrong = {}
     for option in LISTED:
-        if option in offered and (name, option) != ("capacity", "--device"):  # which takes a datasheet
+        if option in offered:
             said = told(command, [*needed, option, "no-such-value"], capsys)
             assert "no-such-value" in said, said
             wrong[option] = (offers(offered[option]), accepted(said))

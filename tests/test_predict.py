@@ -218,8 +218,8 @@ def test_the_command_refuses_what_it_has_no_rates_for(
 ) -> None:
     monkeypatch.setattr(predict_command, "FOLDER", tmp_path)
     stored_rates.write(rates(), tmp_path / "known" / "rates.json")
-    assert main(["predict", "--device", "h9000", "--no-image", "--seq-len", "64"]) == 2
-    assert "device: got 'h9000', accepted: known" in capsys.readouterr().err
-    assert main(["predict", "--device", "known", "--no-image", "--seq-len", "64"]) == 0
-    assert main(["predict", "--device", "known", "--crop-grid", "2x1", "--seq-len", "64"]) == 2
+    assert main(["predict", "--on", "h9000", "--no-image", "--seq-len", "64"]) == 2
+    assert "on: got 'h9000', accepted: known, the devices with stored rates" in capsys.readouterr().err
+    assert main(["predict", "--on", "known", "--no-image", "--seq-len", "64"]) == 0
+    assert main(["predict", "--on", "known", "--crop-grid", "2x1", "--seq-len", "64"]) == 2
     assert "seq_len" in capsys.readouterr().err

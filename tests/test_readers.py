@@ -27,6 +27,7 @@ from analytic.models.spec import ModelSpec
 from analytic.planning import sweep
 from analytic.planning.mix import Mix
 from analytic.planning.plan import plan
+from analytic.planning.plan_request import PlanRequest
 from analytic.planning.recorded_times import recorded_times
 from analytic.prediction import rates
 from analytic.prediction.hardware import HARDWARE
@@ -366,5 +367,5 @@ def test_the_most_absurd_times_that_are_accepted_end_in_a_plan(tmp_path: Path, p
     RECORD.write(path, stretched(example("record.v5"), place))
     spec, mix = ModelSpec.from_preset("tiny"), Mix.of_one(gundam(CropGrid.parse("2x1")), seq_len=1024, new_tokens=17)
     times = recorded_times(path, mix, spec, TINY_CPU, device=None)
-    found = plan(spec, TINY_CPU, mix, device=None, memory_bytes=10**11, times=times, price_per_hour=3.0)
+    found = plan(spec, TINY_CPU, mix, device=None, memory_bytes=10**11, times=times, asked=PlanRequest(price_per_hour=3.0))
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))

@@ -12,6 +12,7 @@ from analytic.models.deepseek_ocr.workload import SWEPT_PAGES
 from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
 from analytic.planning.plan import plan
+from analytic.planning.plan_request import PlanRequest
 from analytic.planning.throughput import best, ladder, service, services
 from analytic.planning.times import ClosedFormTimes, floor_times
 from analytic.prediction import hardware
@@ -130,7 +131,7 @@ def test_more_memory_never_gives_fewer_pages(page: str, memory_gb: int, more: in
             device="h200",
             memory_bytes=gigabytes * 10**9,
             times=times,
-            price_per_hour=None,
+            asked=PlanRequest(),
         )
         top = best(made.services)
         found.append(top.pages_per_s if top else 0)
@@ -151,7 +152,7 @@ def test_nothing_that_is_slower_than_the_floor_gives_more_pages(slower: float, p
 def test_a_mix_of_one_is_the_page_alone() -> None:
     times = floor_times(SPEC, RUN, hardware.device("h200"))
     mix = mix_of("2x3=1", seq_len=None)
-    made = plan(SPEC, RUN, mix, device="h200", memory_bytes=141 * 10**9, times=times, price_per_hour=2.0)
+    made = plan(SPEC, RUN, mix, device="h200", memory_bytes=141 * 10**9, times=times, asked=PlanRequest(price_per_hour=2.0))
     (page,) = made.pages
     assert page.services == made.services
     assert (page.fits.pages_in_flight, page.fits.in_flight) == (made.pages_in_flight, made.in_flight)

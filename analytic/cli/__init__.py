@@ -1,6 +1,11 @@
 """The commands of `python -m analytic`.
 
-commands  cost, crops, sweep, demand
-capacity  capacity
-predict   predict
+arguments    arguments that several commands take
+pages        pages of the images and PDF files on a command line
+plan_inputs  model, device, memory, pages and times of a plan
+cost         cost
+crops        crops
+sweep        sweep and demand
+predict      predict
+capacity     capacity
 """

@@ -10,57 +10,107 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from analytic.cli.commands import selected_page, selected_rule, with_notice
-from analytic.core.checks import whole
-from analytic.core.execution import Execution
-from analytic.io import shell, stored
+from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
+from analytic.cli.pages import add_page_files
+from analytic.cli.plan_inputs import plan_inputs
+from analytic.io import stored
+from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.documents import Document
-from analytic.models.deepseek_ocr.workload import PageFormat
-from analytic.models.registry import load_spec
-from analytic.models.spec import ModelSpec
-from analytic.planning.mix import Mix
+from analytic.planning.limits import Limits
 from analytic.planning.plan import Plan, plan
+from analytic.planning.plan_request import PlanRequest
 from analytic.planning.plan_text import lines
-from analytic.planning.recorded_times import recorded_times
-from analytic.planning.times import Times, floor_times, predicted_times
-from analytic.prediction import hardware, rates
 
 CAPACITY: Final = Document(name="capacity")
 FILES: Final = ("capacity.json", "capacity.csv", "capacity.png")
-SEQ_LEN: Final = 1024
-PROMPT_TOKENS: Final = 16
-LEAST_GB: Final = 1e-9
-MOST_GB: Final = 1e9
-"""Accepted memory sizes in GB: from one byte to more than any machine has."""
+WITHOUT_A_PAGE: Final = "Without --crop-grid, --image-size, --mode or --mix it plans text only."
+
+
+def add_capacity(subparsers: Any) -> None:
+    """Declare the command."""
+    shown = "pages that fit in a device, pages/s, and cost per million pages"
+    command = subparsers.add_parser("capacity", help=shown, description=f"{shown.capitalize()}. {WITHOUT_A_PAGE}")
+    command.add_argument("--on", action=OneDevice, metavar="NAME", help="the device that is planned for, such as h200")
+    refuse_device(command, instead=ON_WORD)
+    command.add_argument("--memory-gb", type=real, metavar="N", help="memory in GB of 1e9 bytes (default: the device's)")
+    page = add_page(command, required=False)
+    mix = "page shapes, shares summing to 1: a4-200dpi=0.7 base=0.3, or a file of them"
+    page.add_argument("--mix", nargs="+", metavar="PAGE=SHARE", help=mix)
+    add_page_files(command)
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--seq-len", type=integer, metavar="S", help="decoder positions (default: 1024; for a mix, from P)")
+    prompt = "or positions for the image, BOS and a prompt of P tokens (default for a mix: 16)"
+    length.add_argument("--prompt-tokens", type=integer, metavar="P", help=prompt)
+    command.add_argument("--new-tokens", type=integer, default=512, metavar="K", help="new tokens per page (default: 512)")
+    command.add_argument("--loop-share", type=real, metavar="X", help="share of pages that never stop (default: none)")
+    ends = "tokens after which those end (default: those that fill the window)"
+    command.add_argument("--loop-tokens", type=integer, metavar="K", help=ends)
+    _add_asked(command)
+    source = "times: floor (the datasheet's roofline) or predicted (default: floor if there is a datasheet)"
+    command.add_argument("--times", choices=("floor", "predicted"), help=source)
+    command.add_argument("--rates", type=file_path, metavar="FILE", help="rates.json for --times predicted")
+    record = "or times of a run: its folder or record, which also gives memory, preset, dtype and kernels"
+    command.add_argument("--record", type=file_path, metavar="PATH", help=record)
+    command.add_argument("--json", action="store_true", help="JSON in bytes and seconds")
+    folder = "folder for capacity.json, .csv and .png (default: none written)"
+    command.add_argument("--output-dir", type=folder_path, metavar="DIR", help=folder)
+    add_execution(command, default=False)
+    add_model(command, default=False)
+    command.set_defaults(command=capacity_command)
+
+
+def _add_asked(command: argparse.ArgumentParser) -> None:
+    token = "longest accepted time of each further token in seconds (default: no limit)"
+    command.add_argument("--token-s", type=real, metavar="T", help=token)
+    first = "longest accepted time to the first token in seconds, the wait included (default: no limit)"
+    command.add_argument("--first-token-s", type=real, metavar="T", help=first)
+    count = command.add_mutually_exclusive_group()
+    count.add_argument("--devices", type=integer, default=1, metavar="N", help="equal devices (default: 1)")
+    count.add_argument("--pages-per-s", type=real, metavar="X", help="or the pages/s to find the number of devices for")
+    command.add_argument("--price-per-hour", type=real, metavar="X", help="device price, in any currency (default: none)")
+
+
+class OneDevice(argparse.Action):
+    """`--on` given once; a second device is refused with the command that takes several."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            parser.error(f"argument --on: got {before} and {values}, accepted: one device; --devices is the number of them")
+        setattr(namespace, self.dest, values)
 
 
 def capacity_command(args: argparse.Namespace) -> str:
     """Memory, throughput and cost of one page or a mix, as a table or JSON; also files if a folder is given."""
-    spec = load_spec(args.preset)
-    # on a serving device SDPA is one fused kernel
-    run = Execution(device="cuda", attention=args.attention, experts=args.experts, dtype=args.dtype)
-    memory_bytes = _memory_bytes(args)
-    mix = _mix(args, spec.pages)
-    for shape in mix.pages:
-        # the first new token comes from the prefill, and the last is not fed back
-        given = f"new_tokens {mix.new_tokens}, of which the last is not fed back,"
-        spec.require_window(f"seq_len of {shape.label}", shape.seq_len, decoded=mix.new_tokens - 1, given=given)
+    limits = None
+    if args.token_s is not None or args.first_token_s is not None:
+        limits = Limits(token_s=args.token_s, first_token_s=args.first_token_s)
+    asked = PlanRequest(
+        price_per_hour=args.price_per_hour, limits=limits, devices=args.devices, pages_per_s=args.pages_per_s
+    )
+    given = plan_inputs(args)
     found = plan(
-        spec,
-        run,
-        mix,
-        device=args.device,
-        memory_bytes=memory_bytes,
-        times=_times(args, mix, spec, run),
-        price_per_hour=args.price_per_hour,
+        given.spec,
+        given.run,
+        given.mix,
+        device=given.device,
+        memory_bytes=given.memory_bytes,
+        times=given.times,
+        asked=asked,
     )
     written = [] if args.output_dir is None else write(found, args.output_dir)
     if args.json:
         return json.dumps(found.as_json(), indent=1)
-    pages = any(shape.page is not None for shape in mix.pages)
-    return with_notice(mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]), pages=pages)
+    pages = any(shape.page is not None for shape in given.mix.pages)
+    return with_notice(given.mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]), pages=pages)
 
 
 def write(found: Plan, folder: Path) -> list[Path]:
@@ -82,72 +132,6 @@ def write(found: Plan, folder: Path) -> list[Path]:
     return paths
 
 
-def _memory_bytes(args: argparse.Namespace) -> int:
-    datasheet = None if args.device is None else hardware.device(args.device)
-    gigabytes: float | None = args.memory_gb
-    if gigabytes is None:
-        if datasheet is None:
-            known = ", ".join(datasheet.name for datasheet in hardware.devices())
-            raise ValueError(f"device: got none, accepted: {known}; or give the memory alone with --memory-gb")
-        return datasheet.memory_bytes
-    if not LEAST_GB <= gigabytes <= MOST_GB:
-        raise ValueError(
-            f"memory_gb: got {gigabytes}, accepted: gigabytes from {LEAST_GB:g} (one byte) to {MOST_GB:g}; a device "
-            f"has tens or hundreds of them"
-        )
-    return round(gigabytes * 1e9)
-
-
-def _mix(args: argparse.Namespace, known: PageFormat) -> Mix:
-    """The mix, or the single page; a single page has a prefill of SEQ_LEN positions by default."""
-    prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
-    whole("prompt_tokens", prompt, least=0)
-    if args.mix is not None:
-        return Mix.parsed(
-            args.mix,
-            seq_len=args.seq_len,
-            prompt_tokens=prompt,
-            new_tokens=args.new_tokens,
-            crop_rule=selected_rule(args, known),
-            known=known,
-        )
-    page, length = selected_page(args, known), args.seq_len
-    if length is None:
-        length = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + (0 if page is None else page.image_tokens)
-    return Mix.of_one(page, seq_len=length, new_tokens=args.new_tokens, crop_rule=selected_rule(args, known))
-
-
-def _times(args: argparse.Namespace, mix: Mix, spec: ModelSpec, run: Execution) -> Times | None:
-    """The selected source of times; the floor by default if there is a datasheet; None if only memory is planned."""
-    if args.rates is not None and args.times != "predicted":
-        raise ValueError(f"rates: got {args.rates} without --times predicted, accepted: both together")
-    if args.record is not None:
-        if args.times is not None:
-            raise ValueError(f"times: got {args.times} beside --record, accepted: one of them; sources are never mixed")
-        return recorded_times(args.record, mix, spec, run, device=args.device)
-    if args.times == "predicted":
-        if args.rates is None:
-            raise ValueError(
-                f"rates: got none, accepted: the rates of the device; measure them with `{shell.nox('predict_study')}`"
-            )
-        if not args.rates.is_file():
-            raise ValueError(
-                f"rates: got {args.rates}, accepted: a file of rates; `{shell.nox('predict_study')}` writes one"
-            )
-        known = rates.read(args.rates)
-        return predicted_times(spec, run, known, file=str(args.rates), device=args.device)
-    wanted = any(getattr(args, name) is not None for name in ("times", "mix", "price_per_hour", "output_dir"))
-    if args.device is not None:
-        datasheet = hardware.device(args.device)
-        return floor_times(spec, run, datasheet) if wanted or datasheet.flops_per_s(run.dtype) is not None else None
-    if wanted:
-        raise ValueError(
-            "device: got none, accepted: one with a datasheet for the floor, such as --device h200; or give --memory-gb "
-            "with --times predicted --rates FILE or with --record PATH"
-        )
-    return None
-
-
 def _csv(found: Plan) -> str:
     """One row per number of pages in flight, for each shape alone and for the mix: the data of the chart."""
     rows = [(shape.page.label, shape.page.share, service) for shape in found.pages for service in shape.services]
@@ -156,7 +140,7 @@ def _csv(found: Plan) -> str:
     text = io.StringIO()
     written = csv.writer(text, lineterminator="\n")
     for number, (label, share, service) in enumerate(rows):
-        values = service.as_json(found.price_per_hour)
+        values = service.as_json(found.asked.price_per_hour)
         if number == 0:
             written.writerow(["page", "share", *values])
         written.writerow([label, share, *("" if value is None else value for value in values.values())])

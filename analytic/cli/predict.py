@@ -9,21 +9,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.commands import selected_page, selected_rule, with_notice
-from analytic.core.checks import MOST_STEPS, accept, whole
+from analytic.cli.arguments import (
+    ON_WORD,
+    add_execution,
+    add_page,
+    add_steps_and_batch,
+    refuse_device,
+    selected_page,
+    selected_rule,
+    with_notice,
+)
+from analytic.core.checks import MOST_STEPS, whole
 from analytic.core.cost import Cost, CostNode, in_sequence, mean_of
 from analytic.core.execution import Attention, Execution, Experts
 from analytic.core.shape_class import ShapeClass
-from analytic.io import stored, table
+from analytic.io import shell, stored, table
+from analytic.io.argument_types import file_path, integer
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from analytic.models.registry import load_spec, model_of
-from analytic.prediction import rates
+from analytic.prediction import hardware, rates
 from analytic.prediction.predict import Predicted, predict
 from analytic.prediction.rates import Rates
 from analytic.prediction.roofline import floor_s
 
 FOLDER: Final = stored.ROOT / "baselines"
 FILE: Final = "rates.json"
+
+
+def add_predict(subparsers: Any) -> None:
+    """Declare the command."""
+    command = subparsers.add_parser("predict", help="time of each stage on a device with measured rates")
+    known = command.add_mutually_exclusive_group(required=True)
+    known.add_argument("--on", metavar="NAME", help="a device with stored rates (baselines/NAME/rates.json)")
+    written = f"or a rates.json written by `{shell.nox('predict_study')}`"
+    known.add_argument("--rates", type=file_path, metavar="FILE", help=written)
+    refuse_device(command, instead=ON_WORD)
+    add_page(command, required=True)
+    positions = "decoder positions, including the image"
+    command.add_argument("--seq-len", type=integer, required=True, metavar="S", help=positions)
+    command.add_argument("--json", action="store_true", help="JSON in seconds, also by operator class")
+    add_steps_and_batch(command)
+    add_execution(command)
+    command.set_defaults(command=predict_command)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +73,24 @@ class StageTime:
         }
 
 
+def stored_rates() -> dict[str, Path]:
+    """The files of stored rates by the name of their device."""
+    return {file.parent.name: file for file in sorted(FOLDER.glob(f"*/{FILE}"))}
+
+
 def known_rates(name: str | None, path: Path | None) -> Rates:
     """The rates in `path`, or the stored rates of device `name`. Raises ValueError naming the devices with stored rates."""
     if path is not None:
         return rates.read(path)
-    kept = {file.parent.name: file for file in sorted(FOLDER.glob(f"*/{FILE}"))}
-    accept("device", name, tuple(kept))
-    return rates.read(kept[str(name)])
+    kept = stored_rates()
+    if name not in kept:
+        floor = f"; {name} has a datasheet, and `{shell.analytic('capacity', '--on', name)}` its floor"
+        has_datasheet = any(datasheet.name == name for datasheet in hardware.devices())
+        raise ValueError(
+            f"on: got {name!r}, accepted: {', '.join(kept)}, the devices with stored rates; measure those of another with "
+            f"`{shell.nox('predict_study')}`{floor if has_datasheet else ''}"
+        )
+    return rates.read(kept[name])
 
 
 def stage_times(
@@ -111,7 +149,7 @@ def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, 
 
 def predict_command(args: argparse.Namespace) -> str:
     """Floor and predicted time of vision, prefill and decode at one point."""
-    known = known_rates(args.device, args.rates)
+    known = known_rates(args.on, args.rates)
     pages = load_spec(known.model_variant).pages
     page, rule = selected_page(args, pages), selected_rule(args, pages)
     found = stage_times(

@@ -2,8 +2,8 @@
 
 A batch needs the weights, the KV cache of every page at its full length, and the activations of the largest stage on the
 whole batch. Pages in flight share the weights and have one cache each, but pass vision and prefill one at a time, as under
-continuous batching; decode runs on all of them. For pages of several shapes in flight the mean cache of the mix is
-counted, so a sequence of longer pages than the mean needs additional memory.
+continuous batching; decode runs on all of them. For pages of several shapes in flight, and for those that never stop, the
+mean cache of the pages in flight is counted, so a sequence of longer pages than the mean needs additional memory.
 """
 
 from __future__ import annotations
@@ -88,17 +88,29 @@ class PageMemory:
 
 
 class MixMemory:
-    """Memory of a mix in flight: weights once, the mean cache of the mix, the activations of its largest shape."""
+    """Memory of a mix in flight: weights once, the mean cache of the pages in flight, the activations of the largest."""
 
     def __init__(self, spec: ModelSpec, run: Execution, mix: Mix) -> None:
-        self._pages = [
-            (entry.share, PageMemory(spec, run, seq_len=entry.seq_len, new_tokens=mix.new_tokens, page=entry.page))
-            for entry in mix.pages
+        self._classes = [
+            (part, PageMemory(spec, run, seq_len=part.page.seq_len, new_tokens=part.new_tokens, page=part.page.page))
+            for part in mix.classes
         ]
 
     def in_flight(self, pages: int) -> Demand:
         """Memory of `pages` pages of the mix that decode together while one of any shape passes vision and prefill."""
-        found = [(share, memory.in_flight(pages)) for share, memory in self._pages]
+        return self._mean([(part.in_flight_share, memory.in_flight(pages)) for part, memory in self._classes])
+
+    def of_batch(self, pages: int) -> Demand:
+        """Memory of `pages` pages of the mix that pass every stage together."""
+        return self._mean([(part.share, memory.of_batch(pages)) for part, memory in self._classes])
+
+    def looping_share(self) -> float:
+        """The part of the cache in flight that pages which never stop take."""
+        needs = [(part, part.in_flight_share * memory.in_flight(1).kv_bytes) for part, memory in self._classes]
+        return math.fsum(need for part, need in needs if part.loops) / math.fsum(need for _, need in needs)
+
+    @staticmethod
+    def _mean(found: list[tuple[float, Demand]]) -> Demand:
         return Demand(
             weight_bytes=found[0][1].weight_bytes,
             kv_bytes=math.ceil(math.fsum(share * need.kv_bytes for share, need in found)),
@@ -107,7 +119,7 @@ class MixMemory:
 
     def most_in_flight(self, memory_bytes: int) -> int:
         """The most pages in flight that fit in `memory_bytes`; 0 if not even one fits."""
-        return _most(lambda pages: self.in_flight(pages).total_bytes <= memory_bytes)
+        return most(lambda pages: self.in_flight(pages).total_bytes <= memory_bytes)
 
 
 def capacity(
@@ -120,10 +132,15 @@ def capacity(
     page: VisionWorkload | None,
 ) -> Capacity:
     """The most pages of one shape that fit in `memory_bytes`. Raises ValueError for counts below one."""
+    return capacity_of(spec, run, Mix.of_one(page, seq_len=seq_len, new_tokens=new_tokens), memory_bytes=memory_bytes)
+
+
+def capacity_of(spec: ModelSpec, run: Execution, mix: Mix, *, memory_bytes: int) -> Capacity:
+    """The most pages of a mix that fit in `memory_bytes`."""
     whole("memory_bytes", memory_bytes, most=1 << 60)
-    memory = PageMemory(spec, run, seq_len=seq_len, new_tokens=new_tokens, page=page)
-    batch = _most(lambda pages: memory.of_batch(pages).total_bytes <= memory_bytes)
-    flying = _most(lambda pages: memory.in_flight(pages).total_bytes <= memory_bytes)
+    memory = MixMemory(spec, run, mix)
+    batch = most(lambda pages: memory.of_batch(pages).total_bytes <= memory_bytes)
+    flying = memory.most_in_flight(memory_bytes)
     return Capacity(
         memory_bytes=memory_bytes,
         batch_size=batch,
@@ -134,7 +151,7 @@ def capacity(
     )
 
 
-def _most(fits: Callable[[int], bool]) -> int:
+def most(fits: Callable[[int], bool]) -> int:
     """The largest number up to MOST_PAGES that fits, by doubling and bisection; 0 if 1 does not fit."""
     if not fits(1):
         return 0

@@ -1,4 +1,8 @@
-"""A mix of pages: the shapes that a device reads, their shares, and the number of tokens generated per page."""
+"""A mix of pages: the shapes that a device reads, their shares, and the number of tokens generated per page.
+
+Some pages never stop generating (`Loop`): they end at a limit of tokens or of the window. A page in flight is then one of
+them more often than a page that arrives is, since they stay longer.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +40,56 @@ class PageShare:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mix:
-    """Pages of several shapes, whose shares sum to 1; `new_tokens` tokens are generated per page.
+class Loop:
+    """The `share` of pages that never stop generating: they end after `tokens` tokens, or when the `window` is full."""
 
-    `crop_rule` cut those pages that are given by their size.
+    share: float
+    tokens: int
+    window: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"loop_share: got {self.share:g}, accepted: above 0 and below 1, such as 0.05")
+        whole("loop_tokens", self.tokens)
+
+    def tokens_after(self, seq_len: int) -> int:
+        """Tokens of such a page after a prefill of `seq_len`; the last is not fed back."""
+        return min(self.tokens, self.window - seq_len + 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageClass:
+    """Pages of one shape that generate the same number of tokens: their `share` of all pages, and those in flight.
+
+    loops  whether they are those that never stop
+    """
+
+    page: PageShare
+    share: float
+    in_flight_share: float
+    new_tokens: int
+    loops: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """Pages of several shapes, whose shares sum to 1; `new_tokens` tokens are generated per page that stops.
+
+    `crop_rule` cut those pages that are given by their size. `loop`: the pages that never stop; None if there are none.
     """
 
     pages: tuple[PageShare, ...]
     new_tokens: int
     crop_rule: CropRule = TRANSFORMERS
+    loop: Loop | None = None
 
     def __post_init__(self) -> None:
         whole("new_tokens", self.new_tokens)
+        if self.loop is not None and self.loop.tokens < self.new_tokens:
+            raise ValueError(
+                f"loop_tokens: got {self.loop.tokens}, accepted: at least new_tokens, {self.new_tokens}; a page that never "
+                f"stops generates more than one that does"
+            )
         labels = [shape.label for shape in self.pages]
         for label in labels:
             if labels.count(label) > 1:
@@ -105,15 +147,61 @@ class Mix:
         return tuple(replace(self, pages=(replace(shape, share=1.0),)) for shape in self.pages)
 
     @property
+    def classes(self) -> tuple[PageClass, ...]:
+        """Pages by shape and by whether they stop; in flight they are by the decode steps that they stay for."""
+        parts: list[tuple[PageShare, float, int, bool]] = []
+        for page in self.pages:
+            looping = 0.0 if self.loop is None else self.loop.share
+            parts.append((page, page.share * (1 - looping), self.new_tokens, False))
+            if self.loop is not None:
+                parts.append((page, page.share * looping, self.loop.tokens_after(page.seq_len), True))
+        stays = math.fsum(share * (tokens - 1) for _, share, tokens, _ in parts)
+        alike = self.loop is None or not stays
+        return tuple(
+            PageClass(
+                page=page,
+                share=share,
+                in_flight_share=share if alike else share * (tokens - 1) / stays,
+                new_tokens=tokens,
+                loops=loops,
+            )
+            for page, share, tokens, loops in parts
+        )
+
+    @property
+    def mean_new_tokens(self) -> float:
+        """New tokens per page, in the mean."""
+        if self.loop is None:
+            return self.new_tokens
+        return math.fsum(part.share * part.new_tokens for part in self.classes)
+
+    @property
     def decode_steps(self) -> int:
-        """Decode steps per page; the first token comes from the prefill."""
+        """Decode steps of a page that stops; the first token comes from the prefill."""
         return self.new_tokens - 1
 
     @property
+    def mean_decode_steps(self) -> float:
+        """Decode steps per page, in the mean."""
+        return self.mean_new_tokens - 1
+
+    def batch_steps(self, pages: int) -> float:
+        """Decode steps of a batch of `pages` pages, which lasts until its longest is done, in the mean."""
+        if self.loop is None:
+            return self.decode_steps
+        some_loops = 1 - (1 - self.loop.share) ** pages
+        longest = math.fsum(page.share * self.loop.tokens_after(page.seq_len) for page in self.pages)
+        return self.new_tokens - 1 + some_loops * (longest - self.new_tokens)
+
+    @property
     def mean_context_len(self) -> int:
-        """Positions in the cache before a decode step: the mean over pages and steps, rounded down."""
-        prefilled = math.fsum(shape.share * shape.seq_len for shape in self.pages)
-        return int(prefilled + max(0, self.decode_steps - 1) / 2)
+        """Positions in the cache before a decode step: the mean over the pages in flight and steps, rounded down."""
+        if self.loop is None:
+            prefilled = math.fsum(shape.share * shape.seq_len for shape in self.pages)
+            return int(prefilled + max(0, self.new_tokens - 2) / 2)
+        return int(
+            math.fsum(part.in_flight_share * (part.page.seq_len + max(0, part.new_tokens - 2) / 2) for part in self.classes)
+        )
 
 
 def _page(name: str, rule: CropRule, known: PageFormat) -> tuple[str, VisionWorkload]:

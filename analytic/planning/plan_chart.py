@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from analytic.io.charts import INK, MARKERS, SERIES, figure, label, legend, log_axis, plain
 from analytic.io.table import three_digits
 from analytic.planning.plan import Plan
-from analytic.planning.throughput import Service, best
+from analytic.planning.throughput import Service
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +26,20 @@ def drawn(plan: Plan) -> Figure:
         )
     chart, axes = figure(size_in=SIZE_IN)
     if len(plan.pages) > 1:
-        _line(axes, plan.services, name="the mix", color=INK, number=0, width=2.8)
+        _line(axes, plan.services, plan.chosen, name="the mix", color=INK, number=0, width=2.8)
         for number, shape in enumerate(plan.pages):
             color = SERIES[number % len(SERIES)]
-            _line(axes, shape.services, name=f"{shape.page.label} alone", color=color, number=number + 1, width=1.5)
+            _line(
+                axes,
+                shape.services,
+                shape.chosen,
+                name=f"{shape.page.label} alone",
+                color=color,
+                number=number + 1,
+                width=1.5,
+            )
     else:
-        _line(axes, plan.services, name=plan.pages[0].page.label, color=SERIES[0], number=0, width=2.2)
+        _line(axes, plan.services, plan.chosen, name=plan.pages[0].page.label, color=SERIES[0], number=0, width=2.2)
     shown = [service for found in (plan.services, *(shape.services for shape in plan.pages)) for service in found]
     axes.set_xscale("log")
     axes.set_xlim(0.9, 1.25 * max(service.pages_in_flight for service in shown))
@@ -49,9 +57,10 @@ def drawn(plan: Plan) -> Figure:
     return chart
 
 
-def _line(axes: Axes, found: tuple[Service, ...], *, name: str, color: str, number: int, width: float) -> None:
-    """Draw one line with a marker at its most pages/s, also given in the legend; nothing if no page fits."""
-    top = best(found)
+def _line(
+    axes: Axes, found: tuple[Service, ...], top: Service | None, *, name: str, color: str, number: int, width: float
+) -> None:
+    """Draw one line with a marker at `top`, also given in the legend; nothing if there is none."""
     if top is None:
         return
     axes.plot(

@@ -7,7 +7,7 @@ tokens of a page, with a longer cache, are assumed to take the same time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,42 @@ from analytic.planning.mix import Mix, PageShare
 from analytic.planning.times import Source, require_device
 
 _KERNELS: Final = ("dtype", "attention", "experts")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedChoices:
+    """What a record says of its run, so that a plan need not repeat it; `timed` holds the stages with a time.
+
+    choices       preset, dtype, attention and experts by name; empty if the run had no times
+    memory_bytes  of its device; None if the record does not say
+    """
+
+    file: Path
+    choices: Mapping[str, str]
+    device_name: str | None
+    memory_bytes: int | None
+    timed: tuple[tuple[str, str], ...]
+
+    def points(self, stage: str) -> tuple[str, ...]:
+        """The points at which `stage` was timed, each once."""
+        return tuple(dict.fromkeys(point for timed, point in self.timed if timed == stage))
+
+
+def recorded_choices(path: Path) -> RecordedChoices:
+    """What the record in `path`, or of the run in that folder, says of its run. Raises ValueError if it is none."""
+    file = path / "record.json" if path.is_dir() else path
+    loaded = _checked(file)
+    timed, device = loaded["timed"], loaded["environment"]["device"] or {}
+    choices: dict[str, str] = {}
+    if timed is not None:
+        choices = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
+    return RecordedChoices(
+        file=file,
+        choices=choices,
+        device_name=device.get("name"),
+        memory_bytes=device.get("memory_bytes"),
+        timed=tuple((timing["stage"], timing["point"]) for timing in loaded["timings"]),
+    )
 
 
 class RecordedTimes:
@@ -70,7 +106,7 @@ class RecordedTimes:
         """The stages of the mix that were not timed; decode only if there is a token to decode."""
         wanted = [self._vision(shape) for shape in mix.pages if shape.page is not None]
         wanted += [f"prefill[{shape.seq_len}]" for shape in mix.pages]
-        wanted += [f"decode[{shape.seq_len}]" for shape in mix.pages if mix.decode_steps]
+        wanted += [f"decode[{shape.seq_len}]" for shape in mix.pages if mix.mean_decode_steps]
         return [name for name in dict.fromkeys(wanted) if name not in self._times]
 
     def _vision(self, page: PageShare) -> str:

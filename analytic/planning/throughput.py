@@ -28,12 +28,13 @@ class Service:
     prefill_s  device time per page
     decode_s   device time per page: its share of every decode step that it takes part in
     step_s     one decode step of all pages in flight
+    new_tokens in the mean
     ttft_s     from a page's first view to its first token
     tpot_s     between two tokens of a page, while other pages enter; None if a page has one token
     """
 
     pages_in_flight: int
-    new_tokens: int
+    new_tokens: float
     vision_s: float
     prefill_s: float
     decode_s: float
@@ -99,13 +100,13 @@ def service(mix: Mix, times: Times, pages: int) -> Service:
     together = times.batch_size or 1
     vision_s = math.fsum(shape.share * times.vision_s(shape) for shape in mix.pages) / together
     prefill_s = math.fsum(shape.share * times.prefill_s(shape) for shape in mix.pages) / together
-    steps = mix.decode_steps
+    steps = mix.mean_decode_steps if times.batch_size is None else mix.batch_steps(together)
     step_s = times.step_s(mix, pages) if steps else 0.0
     # while a page decodes, every other page in flight is replaced once: so many pages enter between its tokens
     tpot_s = step_s + (pages - together) * (vision_s + prefill_s) / steps if steps else None
     return Service(
         pages_in_flight=pages,
-        new_tokens=mix.new_tokens,
+        new_tokens=mix.mean_new_tokens,
         vision_s=vision_s,
         prefill_s=prefill_s,
         decode_s=steps * step_s / pages,

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from analytic.core.execution import Execution
 from analytic.io import shell
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.registry import model_of
 from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
@@ -70,16 +71,21 @@ class ClosedFormTimes:
         self.batch_size: int | None = None
         self._root = model_of(spec, run=run)
         self._seconds = seconds
+        self._entered: dict[VisionWorkload | int, float] = {}
 
     def vision_s(self, page: PageShare) -> float:
         if page.page is None:
             return 0.0
-        self._root.start_vision(page.page)
-        return self._seconds(self._root)
+        if page.page not in self._entered:
+            self._root.start_vision(page.page)
+            self._entered[page.page] = self._seconds(self._root)
+        return self._entered[page.page]
 
     def prefill_s(self, page: PageShare) -> float:
-        self._root.start_prefill(page.seq_len, 1)
-        return self._seconds(self._root)
+        if page.seq_len not in self._entered:
+            self._root.start_prefill(page.seq_len, 1)
+            self._entered[page.seq_len] = self._seconds(self._root)
+        return self._entered[page.seq_len]
 
     def step_s(self, mix: Mix, pages: int) -> float:
         """All pages at the mean context: FLOPs and bytes are linear in it, so their sum over the pages is the same."""
@@ -145,5 +151,5 @@ def require_device(field: str, file: str, *, measured_on: str | None, device: st
     if known is None or known.name != device:
         raise ValueError(
             f"{field}: got {file}, measured on {measured_on or 'a device without a name'}, accepted: measurements on "
-            f"{device}; or give the memory of that device with --memory-gb in place of --device"
+            f"{device}; or give the memory of that device with --memory-gb in place of --on"
         )

@@ -52,11 +52,11 @@ def devices() -> tuple[DevicePeaks, ...]:
     )
 
 
-def device(name: str) -> DevicePeaks:
-    """The device `name`. Raises ValueError listing the known devices."""
+def device(name: str, *, field: str = "device") -> DevicePeaks:
+    """The device `name`. Raises ValueError naming `field` and listing the known devices."""
     known = {datasheet.name: datasheet for datasheet in devices()}
     if name not in known:
-        raise ValueError(f"device: got {name!r}, accepted: {', '.join(known)}")
+        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(known)}")
     return known[name]
 
 

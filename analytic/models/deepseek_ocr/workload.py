@@ -174,14 +174,26 @@ class PageFormat:
         """The rule of an engine, with another limit if one is given. Raises ValueError naming the known engines."""
         return crop_rule(served_by, max_tiles, rules=self.rules)
 
-    def parse(self, field: str, text: str) -> VisionWorkload:
-        """The page of a mode name, or of a grid `WxH` in Gundam mode. Raises ValueError naming `field` otherwise."""
+    def parse(self, field: str, text: str, *, rule: CropRule | None = None) -> VisionWorkload:
+        """The page of a mode, of a grid `WxH` in Gundam mode, or of a size that `rule` cuts: `1920x1080px`, `a4-200dpi`.
+
+        Raises ValueError naming `field` for anything else, and for a grid that the rule never chooses.
+        """
         if text in self.modes:
             return self.mode(text)
+        if text in PAGE_SIZES:
+            return self.of_size(*PAGE_SIZES[text], rule=rule)
+        if text.endswith("px"):
+            return self.of_size(*parse_pair(field, text.removesuffix("px"), example="1920x1080px"), rule=rule)
         try:
-            return self.gundam(CropGrid.parse(text))
+            grid = CropGrid.parse(text)
+            (rule or self.rule).require(grid)
         except ValueError as error:
-            raise ValueError(f"{field}: {str(error).partition(': ')[2]}, or {', '.join(self.modes)}") from error
+            raise ValueError(
+                f"{field}: {str(error).partition(': ')[2]}, or {', '.join(self.modes)}, or pixels such as 1920x1080px, or "
+                f"{', '.join(PAGE_SIZES)}"
+            ) from error
+        return self.gundam(grid)
 
     def of_label(self, label: str) -> VisionWorkload:
         """The page of a label: a mode, `gundam-2x3`, `1654x2339px` or one of PAGE_SIZES.

@@ -1,0 +1,163 @@
+"""`python -m analytic cost`: FLOPs, bytes and memory of vision, prefill and each decode step at one point."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from analytic.cli.arguments import (
+    add_execution,
+    add_kernels,
+    add_model,
+    add_page,
+    add_steps_and_batch,
+    execution,
+    joined,
+    selected_page,
+    selected_rule,
+    with_notice,
+)
+from analytic.core.checks import MOST_STEPS, whole
+from analytic.core.cost import Cost, CostNode, mean_of
+from analytic.io.argument_types import integer
+from analytic.models.deepseek_ocr.workload import TokenLayout
+from analytic.models.registry import load_spec, model_of
+
+
+def add_cost(subparsers: Any) -> None:
+    """Declare the command."""
+    command = subparsers.add_parser("cost", help="FLOPs, bytes and memory of vision, prefill and decode at one point")
+    add_page(command, required=True)
+    positions = "decoder positions, including the image"
+    command.add_argument("--seq-len", type=integer, required=True, metavar="S", help=positions)
+    command.add_argument("--logits", choices=("last", "all"), default="last", help="logits of prefill (default: last)")
+    command.add_argument("--by-module", action="store_true", help="also list every module, identical layers in one row")
+    command.add_argument("--json", action="store_true", help="JSON in base units; decode as the mean token and each step")
+    add_steps_and_batch(command)
+    add_kernels(command)
+    add_execution(command)
+    add_model(command)
+    command.set_defaults(command=cost_command)
+
+
+def cost_command(args: argparse.Namespace) -> str:
+    """Cost of vision, prefill and each decode step at one point."""
+    spec, run = load_spec(args.preset), execution(args)
+    page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
+    layout = TokenLayout.of(args.seq_len, page)
+    whole("decode_steps", args.decode_steps, most=MOST_STEPS)
+    whole("batch_size", args.batch_size)
+    spec.require_window("seq_len", args.seq_len, decoded=args.decode_steps)
+    model = model_of(spec, run=run, logits=args.logits)
+    stages: dict[str, dict[str, Any]] = {}
+    trees: dict[str, CostNode] = {}
+    steps, listed = [], []
+    for call in model.walk(page, seq_len=args.seq_len, batch_size=args.batch_size, decode_steps=args.decode_steps):
+        cost = model.forward_cost()
+        if call.stage not in trees:
+            trees[call.stage] = model.tree()
+        if call.stage == "decode":
+            steps.append(cost)
+            listed.append({"step": len(steps), "context_len": call.context_len, **_stage(cost)})
+        else:
+            stages[call.stage] = _stage(cost)
+    stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
+    answer: dict[str, Any] = {
+        "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
+        "execution": run.choices(),
+        "workload": {
+            "seq_len": args.seq_len,
+            "batch_size": args.batch_size,
+            "decode_steps": args.decode_steps,
+            "logits": args.logits,
+            "page": None if page is None else page.label,
+            "views": 0 if page is None else page.num_views,
+            "image_tokens": layout.image_tokens,
+            "bos_tokens": layout.bos_tokens,
+            "text_tokens": layout.text_tokens,
+            "served_by": rule.name,
+            "max_tiles": rule.max_tiles,
+        },
+        "stages": stages,
+    }
+    if args.by_module:
+        for name, tree in trees.items():
+            stages[name]["modules"] = _modules(tree)
+    return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer), pages=page is not None)
+
+
+def _stage(cost: Cost) -> dict[str, Any]:
+    values = {name: int(value) for name, value in cost.as_dict().items()}
+    return {**values, "arithmetic_intensity_flops_per_byte": round(float(cost.arithmetic_intensity), 6)}
+
+
+def _modules(tree: CostNode) -> list[dict[str, Any]]:
+    """Own cost of every module (children excluded), with copies of a layer in one row."""
+    rows = []
+
+    def visit(node: CostNode, prefix: str, times: int) -> None:
+        name = ".".join(part for part in (node.name, _indices(node.copies)) if part)
+        path, times = ".".join(part for part in (prefix, name) if part), times * (len(node.copies) or 1)
+        if node.ops or node.parameter_bytes:
+            rows.append(
+                {
+                    "module": path,
+                    "layer": node.layer,
+                    "modules": times,
+                    "launches": times * sum(int(op.launches) for op in node.ops),
+                    "executed_flops": times * sum(int(op.executed_flops) for op in node.ops),
+                    "cuda_core_flops": times * sum(int(op.cuda_core_flops) for op in node.ops),
+                    "eager_bytes": times * sum(int(op.eager_bytes) for op in node.ops),
+                    "weight_bytes": times * node.parameter_bytes,
+                }
+            )
+        for child in node.children:
+            visit(child, path, times)
+
+    visit(tree, "", 1)
+    return rows
+
+
+def _indices(copies: tuple[str, ...]) -> str:
+    """`0`, `1-11` or `2,5,8,11`: the layers that a row covers."""
+    if len(copies) < 2 or len(copies) != int(copies[-1]) - int(copies[0]) + 1:
+        return ",".join(copies)
+    return f"{copies[0]}-{copies[-1]}"
+
+
+def _cost_text(answer: dict[str, Any]) -> str:
+    workload, execution = answer["workload"], answer["execution"]
+    lines = [
+        f"{answer['model']['model_variant']}, {execution['dtype']}, attention {execution['attention']}, experts "
+        f"{execution['experts']}, as on {execution['device']}",
+        f"{workload['seq_len']} positions = {workload['image_tokens']} image ({workload['page'] or 'no page'}) + "
+        f"{workload['bos_tokens']} BOS + {workload['text_tokens']} text; batch {workload['batch_size']}, logits "
+        f"{workload['logits']}",
+    ]
+    rows = [["stage", "launches", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
+    for name, stage in answer["stages"].items():
+        rows.append(
+            [
+                name if name != "decode" else f"decode, mean of {workload['decode_steps']} tokens",
+                f"{stage['launches']:,}",
+                f"{stage['executed_flops'] / 1e9:,.3f}",
+                f"{stage['useful_flops'] / 1e9:,.3f}",
+                f"{stage['eager_bytes'] / 1e9:,.3f}",
+                f"{stage['fused_bytes'] / 1e9:,.3f}",
+                f"{stage['weight_bytes'] / 1e9:,.3f}",
+                f"{stage['activation_bytes'] / 1e6:,.3f}",
+                f"{stage['kv_bytes'] / 1e6:,.3f}",
+            ]
+        )
+    lines.append(joined(rows))
+    for name, stage in answer["stages"].items():
+        if "modules" in stage:
+            heading = ["module", "x", "launches", "FLOP", "bytes", "weight bytes"]
+            body = [
+                [row["module"], str(row["modules"])]
+                + [f"{row[key]:,}" for key in ("launches", "executed_flops", "eager_bytes", "weight_bytes")]
+                for row in stage["modules"]
+            ]
+            lines += ["", f"{name} by module", joined([heading, *body])]
+    return "\n".join(lines)

@@ -1,0 +1,268 @@
+"""What a plan is made from, as its command line gives it: model, kernels, device, memory, pages and times.
+
+A record and a file of rates hold the preset, the dtype and more; what they hold need not be repeated, and a contradiction
+is refused with both values.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, selected_page, selected_rule
+from analytic.cli.pages import found_pages
+from analytic.cli.predict import stored_rates
+from analytic.core.checks import whole
+from analytic.core.execution import Execution
+from analytic.io import shell
+from analytic.models.deepseek_ocr.workload import PageFormat, VisionWorkload
+from analytic.models.registry import load_spec
+from analytic.models.spec import ModelSpec
+from analytic.planning.mix import Loop, Mix
+from analytic.planning.page_counts import by_views, counted, mix_of, read_mix
+from analytic.planning.recorded_times import RecordedChoices, recorded_choices, recorded_times
+from analytic.planning.times import Times, floor_times, predicted_times
+from analytic.prediction import hardware, rates
+from analytic.prediction.hardware import DevicePeaks
+from analytic.prediction.rates import Rates
+
+SEQ_LEN: Final = 1024
+PROMPT_TOKENS: Final = 16
+LEAST_GB: Final = 1e-9
+MOST_GB: Final = 1e9
+"""Accepted memory sizes in GB: from one byte to more than any machine has."""
+DEFAULTS: Final = {"preset": PRESET, "dtype": DTYPE, "attention": ATTENTION, "experts": EXPERT}
+NEEDS_TIMES: Final = (
+    *("times", "mix", "price_per_hour", "output_dir", "token_s", "first_token_s", "pages_per_s", "loop_share"),
+    *("images", "pdf"),
+)
+"""Options of which each asks for pages/s."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """What the record or the rates of a command line hold; `choices` by the name of the option, as `file` says them."""
+
+    file: Path
+    choices: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanInputs:
+    """A plan's model, kernels, device, memory, pages and source of times; None where there is none."""
+
+    spec: ModelSpec
+    run: Execution
+    mix: Mix
+    device: str | None
+    memory_bytes: int
+    times: Times | None
+
+
+def plan_inputs(args: argparse.Namespace) -> PlanInputs:
+    """The inputs of a plan. Raises ValueError naming the option that is missing, wrong or contradicted."""
+    record = None if args.record is None else _record(args)
+    known = _rates(args)
+    held = None
+    if record is not None:
+        held = Held(file=record.file, choices=record.choices)
+    elif known is not None:
+        path, found = known
+        held = Held(file=path, choices={"preset": found.model_variant, "dtype": found.dtype})
+    preset, dtype, attention, experts = (_choice(args, name, held) for name in DEFAULTS)
+    spec = load_spec(preset)
+    # on a serving device SDPA is one fused kernel
+    run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
+    datasheet = _datasheet(args, known)
+    memory_bytes = _memory_bytes(args, datasheet, record)
+    mix = _mix(args, spec, record)
+    for part in mix.classes:
+        # the first new token comes from the prefill, and the last is not fed back
+        given = f"new_tokens {part.new_tokens}, of which the last is not fed back,"
+        spec.require_window(f"seq_len of {part.page.label}", part.page.seq_len, decoded=part.new_tokens - 1, given=given)
+    device = None if datasheet is None else datasheet.name
+    return PlanInputs(
+        spec=spec,
+        run=run,
+        mix=mix,
+        device=device,
+        memory_bytes=memory_bytes,
+        times=_times(args, mix, spec, run, datasheet, known, record),
+    )
+
+
+def _record(args: argparse.Namespace) -> RecordedChoices:
+    for option in ("times", "rates"):
+        if getattr(args, option) is not None:
+            raise ValueError(
+                f"{option}: got {getattr(args, option)} beside --record, accepted: one of them; sources are never mixed"
+            )
+    return recorded_choices(args.record)
+
+
+def _rates(args: argparse.Namespace) -> tuple[Path, Rates] | None:
+    """The rates of `--rates`, or those stored for `--on` where they are the times that are asked for."""
+    if args.rates is not None:
+        if args.times != "predicted":
+            raise ValueError(f"rates: got {args.rates} without --times predicted, accepted: both together")
+        if not args.rates.is_file():
+            raise ValueError(
+                f"rates: got {args.rates}, accepted: a file of rates; `{shell.nox('predict_study')}` writes one"
+            )
+        return args.rates, rates.read(args.rates)
+    kept = stored_rates()
+    without_datasheet = args.times is None and args.record is None and not _is_datasheet(args.on)
+    if args.on in kept and (args.times == "predicted" or without_datasheet):
+        return kept[args.on], rates.read(kept[args.on])
+    if args.times == "predicted":
+        raise ValueError(
+            f"rates: got none, accepted: the rates of the device; measure them with `{shell.nox('predict_study')}`, and "
+            f"give the file with --rates"
+        )
+    return None
+
+
+def _is_datasheet(name: str | None) -> bool:
+    return any(datasheet.name == name for datasheet in hardware.devices())
+
+
+def _choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
+    """The value of an option: as given, else as held, else the default. Raises ValueError if the first two differ."""
+    given: str | None = getattr(args, name)
+    kept = None if held is None else held.choices.get(name)
+    if held is not None and kept is not None and given not in (None, kept):
+        raise ValueError(
+            f"{name}: got {given}, accepted: {kept}, which {held.file} holds; leave --{name} out, or give a file of {given}"
+        )
+    return given or kept or DEFAULTS[name]
+
+
+def _datasheet(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> DevicePeaks | None:
+    """The datasheet of `--on`; None without, and for a device that has stored rates alone."""
+    if args.on is None or (known is not None and args.on in stored_rates() and not _is_datasheet(args.on)):
+        return None
+    return hardware.device(args.on, field="on")
+
+
+def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, record: RecordedChoices | None) -> int:
+    gigabytes: float | None = args.memory_gb
+    if gigabytes is None:
+        if datasheet is not None:
+            return datasheet.memory_bytes
+        if record is not None and record.memory_bytes is not None:
+            return record.memory_bytes
+        listed = ", ".join(datasheet.name for datasheet in hardware.devices())
+        raise ValueError(f"on: got {args.on or 'none'}, accepted: {listed}; or give the memory alone with --memory-gb")
+    if not LEAST_GB <= gigabytes <= MOST_GB:
+        raise ValueError(
+            f"memory_gb: got {gigabytes}, accepted: gigabytes from {LEAST_GB:g} (one byte) to {MOST_GB:g}; a device "
+            f"has tens or hundreds of them"
+        )
+    return round(gigabytes * 1e9)
+
+
+def _mix(args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None) -> Mix:
+    """The mix, the pages of files, or the single page; that has a prefill of SEQ_LEN positions by default."""
+    known, new_tokens = spec.pages, args.new_tokens
+    rule = selected_rule(args, known)
+    prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
+    whole("prompt_tokens", prompt, least=0)
+    seq_len = args.seq_len
+    if args.images or args.pdf:
+        _require_files_alone(args)
+        sizes = counted((page.width_px, page.height_px, page.name) for page in found_pages(args).pages)
+        mix = mix_of(sizes, seq_len=seq_len, prompt_tokens=prompt, new_tokens=new_tokens, crop_rule=rule, known=known)
+    elif args.mix is not None:
+        from_file = len(args.mix) == 1 and "=" not in args.mix[0]
+        texts = read_mix(Path(args.mix[0])) if from_file else args.mix
+        mix = Mix.parsed(texts, seq_len=seq_len, prompt_tokens=prompt, new_tokens=new_tokens, crop_rule=rule, known=known)
+        mix = by_views(mix, known) if from_file else mix
+    else:
+        page = selected_page(args, known)
+        if page is None and record is not None and not args.no_image:
+            page = _recorded_page(record, known)
+        if record is not None and seq_len is None and args.prompt_tokens is None:
+            seq_len = _recorded_length(record)
+        if seq_len is None:
+            image = 0 if page is None else page.image_tokens
+            seq_len = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + image
+        mix = Mix.of_one(page, seq_len=seq_len, new_tokens=new_tokens, crop_rule=rule)
+    return _with_loop(args, mix, spec)
+
+
+def _require_files_alone(args: argparse.Namespace) -> None:
+    for option in ("mix", "crop_grid", "image_size", "image", "mode", "no_image"):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise ValueError(
+                f"{option}: got it beside --images or --pdf, accepted: one source of pages; leave --{name} out"
+            )
+
+
+def _with_loop(args: argparse.Namespace, mix: Mix, spec: ModelSpec) -> Mix:
+    window = spec.text.max_position_embeddings
+    if args.loop_share is None:
+        if args.loop_tokens is not None:
+            raise ValueError(
+                f"loop_tokens: got {args.loop_tokens} without --loop-share, accepted: both, such as --loop-share 0.05"
+            )
+        return mix
+    tokens = window if args.loop_tokens is None else args.loop_tokens
+    return Mix(
+        pages=mix.pages,
+        new_tokens=mix.new_tokens,
+        crop_rule=mix.crop_rule,
+        loop=Loop(share=args.loop_share, tokens=tokens, window=window),
+    )
+
+
+def _recorded_length(record: RecordedChoices) -> int | None:
+    """The only length of prefill that was timed; None if there is none. Raises ValueError for several."""
+    lengths = record.points("prefill")
+    if len(lengths) > 1:
+        raise ValueError(
+            f"seq_len: got none, and {record.file} timed prefill at {', '.join(lengths)}, accepted: one of them; choose it "
+            f"with --seq-len"
+        )
+    return int(lengths[0]) if lengths else None
+
+
+def _recorded_page(record: RecordedChoices, known: PageFormat) -> VisionWorkload | None:
+    """The only page whose vision was timed; None if there is none. Raises ValueError for several."""
+    pages = record.points("vision")
+    if len(pages) > 1:
+        raise ValueError(
+            f"crop_grid: got none, and {record.file} timed vision of {', '.join(pages)}, accepted: some of them; choose "
+            f"one with --crop-grid or --mode, or several with --mix"
+        )
+    return known.of_label(pages[0]) if pages else None
+
+
+def _times(
+    args: argparse.Namespace,
+    mix: Mix,
+    spec: ModelSpec,
+    run: Execution,
+    datasheet: DevicePeaks | None,
+    known: tuple[Path, Rates] | None,
+    record: RecordedChoices | None,
+) -> Times | None:
+    """The selected source of times; the floor by default if there is a datasheet; None if only memory is planned."""
+    device = None if datasheet is None else datasheet.name
+    if record is not None:
+        return recorded_times(args.record, mix, spec, run, device=device)
+    if known is not None:
+        path, found = known
+        return predicted_times(spec, run, found, file=str(path), device=device)
+    wanted = any(getattr(args, name) not in (None, []) for name in NEEDS_TIMES) or args.devices != 1
+    if datasheet is not None:
+        return floor_times(spec, run, datasheet) if wanted or datasheet.flops_per_s(run.dtype) is not None else None
+    if wanted:
+        raise ValueError(
+            "on: got none, accepted: a device with a datasheet for the floor, such as --on h200; or give --memory-gb with "
+            "--times predicted --rates FILE, or --record PATH"
+        )
+    return None
