@@ -1,7 +1,5 @@
 """Throughput of a mix: hand arithmetic on times that are made up, and what holds of any times."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,34 +8,16 @@ from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import SWEPT_PAGES
 from analytic.models.spec import ModelSpec
-from analytic.planning.mix import Mix, PageShare
+from analytic.planning.mix import Mix
 from analytic.planning.plan import plan
 from analytic.planning.plan_request import PlanRequest
 from analytic.planning.throughput import best, ladder, service, services
 from analytic.planning.times import ClosedFormTimes, floor_times
 from analytic.prediction import hardware
+from tests.made_times import Made
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 RUN = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
-
-
-@dataclass
-class Made:
-    """A call of vision takes 1 ms a view, one of prefill 10 us a position, a step 1 ms and 1 us a position in the cache."""
-
-    batch_size: int | None = None
-    source: str = "floor"
-    description: str = "made up"
-    file: None = None
-
-    def vision_s(self, page: PageShare) -> float:
-        return 0.0 if page.page is None else 1e-3 * page.page.num_views
-
-    def prefill_s(self, page: PageShare) -> float:
-        return 1e-5 * page.seq_len
-
-    def step_s(self, mix: Mix, pages: int) -> float:
-        return 1e-3 + 1e-6 * mix.mean_context_len * pages
 
 
 def mix_of(*texts: str, new_tokens: int = 101, seq_len: int | None = 1000) -> Mix:
