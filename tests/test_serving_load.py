@@ -194,10 +194,9 @@ def test_late_sends_are_said() -> None:
 def test_ramps_of_a_closed_loop_enter_no_figure() -> None:
     """Three in flight, 2 s each: one at a time is started at 0, 1, 2, then one whenever one ends; the last at 6."""
     cell = cell_with(*(answer_at(float(start), 3.0, ttft_s=start + 1.0, tokens=5) for start in range(7)), concurrency=3)
-    phases = [cell.phase(answer) for answer in cell.measured]
     # whole from the third start (2) to the first end after the last start (4 + 3)
     assert cell.steady_time == SteadyTime(begin_s=2.0, end_s=7.0)
-    assert phases == ["ramp-up", "ramp-up", "steady", "steady", "steady", "ramp-down", "ramp-down"]
+    assert cell.phases == ["ramp-up", "ramp-up", "steady", "steady", "steady", "ramp-down", "ramp-down"]
     assert cell.ttft is not None
     assert cell.ttft.p50_s == 4.0  # of 3, 4 and 5
     # three in flight of 3 s each make one page a second, whatever the edges: 1/3 + 2/3 + 3 + 2/3 + 1/3 in 5 s
@@ -210,7 +209,7 @@ def test_an_open_loop_is_steady_from_its_first_answer_to_its_last_request() -> N
     starts = (0.0, 1.0, 2.5, 3.0, 5.0)
     cell = cell_with(*(answer_at(start, 2.0) for start in starts), concurrency=None, rate_per_s=1.0)
     assert cell.steady_time == SteadyTime(begin_s=2.0, end_s=5.0)
-    assert [cell.phase(answer) for answer in cell.measured] == ["ramp-up", "ramp-up", "steady", "steady", "ramp-down"]
+    assert cell.phases == ["ramp-up", "ramp-up", "steady", "steady", "ramp-down"]
 
 
 def test_waves_of_a_closed_loop_give_the_rate_that_they_have() -> None:
@@ -230,7 +229,7 @@ def test_a_failed_answer_is_in_flight_and_in_no_rate() -> None:
 def test_a_load_that_was_never_whole_has_no_figures() -> None:
     cell = cell_with(answer_at(0.0, 1.0), answer_at(0.0, 1.0), concurrency=4)
     assert (cell.steady_time, cell.ttft, cell.pages_per_s, cell.in_flight) == (None, None, None, None)
-    assert [cell.phase(answer) for answer in cell.measured] == ["ramp-up", "ramp-up"]
+    assert cell.phases == ["ramp-up", "ramp-up"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 4])
