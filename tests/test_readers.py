@@ -35,7 +35,8 @@ from fixtures.baseline import stored as baselines
 from fixtures.distributed.merged import Source, merge
 from fixtures.distributed.merged_run import Origin, read_run, write
 from fixtures.evidence.card import Card
-from fixtures.evidence.index import index_of, row_of, write_index
+from fixtures.evidence.index import index_of, write_index
+from fixtures.evidence.listed import listed_record
 from fixtures.evidence.render import as_html
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
@@ -287,7 +288,7 @@ def test_the_index_has_a_row_for_every_damaged_record(data: st.DataObject) -> No
     value = example(data.draw(st.sampled_from(RECORDS)))
     at = data.draw(st.sampled_from(places(value)))
     value = changed(value, at, data.draw(st.sampled_from((*ODD, REMOVED))))
-    index_of([row_of("a run", value)])
+    index_of([listed_record("a run", value)])
 
 
 @pytest.mark.parametrize("text", ["", "[", "[" * 100_000, '{"a":' * 100_000, "\xff", "null", '{"schema_version": 1e999}'])

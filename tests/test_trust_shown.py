@@ -11,7 +11,8 @@ import pytest
 from analytic.io.run_record import RECORD as DOCUMENT
 from analytic.io.run_record import RecordError
 from analytic.prediction.roofline import Ceilings
-from fixtures.evidence.index import index_of, row_of
+from fixtures.evidence.index import index_of
+from fixtures.evidence.listed import listed_record
 from fixtures.evidence.render import as_html
 from fixtures.evidence.section import Page
 from fixtures.machine.calibration import Calibration
@@ -110,10 +111,11 @@ def test_a_page_marks_a_disturbed_time_wherever_it_draws_it() -> None:
 def test_two_runs_and_the_index_say_what_is_disturbed() -> None:
     quiet, busy = run_of(stored()), run_of(stored(disturbed="decode"))
     assert "Disturbed, and not judged: decode[1024]." in text_of(page_of_pair(quiet, busy))
-    row = row_of("folder", stored(disturbed="decode"))
-    assert (row.verdict, row_of("folder", stored()).verdict) == ("1 disturbed", "passed")
-    assert "decode[1024]" not in dict(row.times_s)  # no trend is drawn through it
-    assert index_of([row]).verdict == ("1 runs, 0 failed. The latest: 1 disturbed.",)
+    row = listed_record("folder", stored(disturbed="decode"))
+    assert row.result == "disturbed: 1 times not trusted"
+    assert listed_record("folder", stored()).result == "passed"
+    assert {point.benchmark.stage for point in row.points if not point.trusted} == {"decode"}  # no line goes through it
+    assert index_of([row]).verdict == ("The latest, folder: disturbed: 1 times not trusted.", "1 runs, 1 disturbed.")
 
 
 def timer_of(*, disturbed: bool) -> SimpleNamespace:
