@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -22,6 +23,7 @@ from fixtures.serving.floor import ServedFloor, served_floor
 from fixtures.serving.measure import CacheProbe
 from fixtures.serving.options import execution, parsed
 from fixtures.serving.page_image import PageSize, png
+from fixtures.serving.served_baseline import SERVING_BASELINE, accepted, place_of
 from fixtures.serving.served_run import SERVING, ServedRun, as_json
 from tests.serving_stub import MOST_WAIT_S, Stub, serving
 
@@ -126,3 +128,12 @@ def example() -> dict[str, Any]:
     arguments = ["--url", "http://127.0.0.1:8000/v1", "--on", "h200"]
     found: dict[str, Any] = json.loads(json.dumps(as_json(run, parsed(arguments, {}), arguments)))
     return found
+
+
+def baseline_example() -> dict[str, Any]:
+    """The document of a baseline of eight rounds, each of two slides of a second."""
+    place = place_of(parsed(["--url", "http://127.0.0.1:8000/v1"], {}), model="ocr", text_tokens=4)
+    rounds = [[cell_with(answer_at(0.0, 1.0, tokens=3, ttft_s=0.5), answer_at(1.0, 1.0, tokens=3, ttft_s=0.5))]] * 8
+    with TemporaryDirectory() as folder:
+        accepted(place, rounds).write(Path(folder) / "served.json", ["nox", "-s", "serve"])
+        return SERVING_BASELINE.read(Path(folder) / "served.json")

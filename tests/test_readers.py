@@ -44,9 +44,11 @@ from fixtures.records import table
 from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
+from fixtures.serving.served_baseline import ServedBaseline
 from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
 from tests.samples import measured_like, timed_like
+from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as served
 from tests.test_baseline import STORED, TIMED, TIMES
 
@@ -213,6 +215,7 @@ KINDS = {
         readers=(profile,),
     ),
     "card": Kind(example=card, place="noise-1/study.json", readers=(lambda path: Card.read(path.parent),)),
+    "serving baseline": Kind(example=served_baseline, place="served.json", readers=(ServedBaseline.read,)),
     "serving": Kind(example=served, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
