@@ -1,7 +1,8 @@
 """`python -m analytic`: the cost of a page from the closed form, without torch.
 
 `cost` prints one point by stage, `crops` the views of image sizes and files, `sweep` writes a scaling table, `demand`
-prints rates required of a device, `predict` the time on a measured device, `capacity` memory, throughput and cost.
+prints rates required of a device, `predict` the time on a measured device, `capacity` memory, throughput and cost of a
+device, `devices` several side by side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from analytic.cli.capacity import add_capacity
 from analytic.cli.cost import add_cost
 from analytic.cli.crops import add_crops
+from analytic.cli.devices import add_devices
 from analytic.cli.predict import add_predict
 from analytic.cli.sweep import add_demand, add_sweep
 from analytic.io.ending import ended
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analytic", description="Closed-form cost of a page for DeepSeek-OCR.")
     subparsers = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (add_cost, add_crops, add_sweep, add_demand, add_predict, add_capacity):
+    for add in (add_cost, add_crops, add_sweep, add_demand, add_predict, add_capacity, add_devices):
         add(subparsers)
     return parser
 

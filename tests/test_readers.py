@@ -29,6 +29,7 @@ from analytic.planning.mix import Mix
 from analytic.planning.plan import plan
 from analytic.planning.plan_request import PlanRequest
 from analytic.planning.recorded_times import recorded_times
+from analytic.planning.side_by_side import DEVICES
 from analytic.prediction import rates
 from analytic.prediction.hardware import HARDWARE
 from fixtures.baseline import stored as baselines
@@ -158,6 +159,54 @@ def predicted(path: Path) -> object:
     ]
 
 
+def beside() -> dict[str, Any]:
+    service = {
+        "pages_in_flight": 8,
+        "pages_per_s": 3.5,
+        "tokens_per_s": 1792.0,
+        "first_token_s": 0.004,
+        "tpot_s": 0.002,
+        "bound_by": "decode",
+        "kwh_per_million_pages": 55.5,
+        "cost_per_million_pages": None,
+    }
+    return {
+        "schema_version": "1.0",
+        "model": {"model_id": "dsocr-bench/tiny", "model_variant": "tiny"},
+        "execution": {"attention": "sdpa", "experts": "grouped_mm", "dtype": "bfloat16"},
+        "crop_rule": {"served_by": "vllm", "max_tiles": 6},
+        "new_tokens": 512,
+        "pages": [{"page": "gundam-2x3", "share": 1.0, "seq_len": 1024}],
+        "batch_size": 1,
+        "decode_steps": 16,
+        "source": "floor",
+        "devices": [
+            {
+                "device": "h200",
+                "memory_bytes": 141_000_000_000,
+                "bandwidth_bytes_per_s": 4_800_000_000_000,
+                "board_power_w": 700,
+                "price_per_hour": None,
+                "pages_fit": 8,
+                "left_out": None,
+                "services": {"floor": service, "predicted": None, "measured": None},
+                "stages": [
+                    {
+                        "stage": "prefill",
+                        "floor_s": 0.001,
+                        "predicted_s": None,
+                        "measured_s": None,
+                        "bound_by": "bytes",
+                        "mfu": None,
+                        "mbu": None,
+                        "watts": None,
+                    }
+                ],
+            }
+        ],
+    }
+
+
 def card() -> dict[str, Any]:
     return {
         "schema_version": "1.0",
@@ -216,6 +265,7 @@ KINDS = {
     ),
     "card": Kind(example=card, place="noise-1/study.json", readers=(lambda path: Card.read(path.parent),)),
     "serving baseline": Kind(example=served_baseline, place="served.json", readers=(ServedBaseline.read,)),
+    "devices": Kind(example=beside, place="devices.json", readers=(DEVICES.read,)),
     "serving": Kind(example=served, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }

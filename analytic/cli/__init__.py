@@ -8,4 +8,5 @@ crops        crops
 sweep        sweep and demand
 predict      predict
 capacity     capacity
+devices      devices
 """

@@ -15,7 +15,7 @@ from typing import Any, Final
 from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
 from analytic.cli.pages import add_page_files
 from analytic.cli.plan_inputs import plan_inputs
-from analytic.io import stored
+from analytic.io import shell, stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.documents import Document
 from analytic.planning.limits import Limits
@@ -84,7 +84,8 @@ class OneDevice(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest)
         if before is not None:
-            parser.error(f"argument --on: got {before} and {values}, accepted: one device; --devices is the number of them")
+            both = shell.analytic("devices", "--on", before, values)
+            parser.error(f"argument --on: got {before} and {values}, accepted: one device; `{both}` puts both side by side")
         setattr(namespace, self.dest, values)
 
 

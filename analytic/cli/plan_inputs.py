@@ -72,17 +72,13 @@ def plan_inputs(args: argparse.Namespace) -> PlanInputs:
     elif known is not None:
         path, found = known
         held = Held(file=path, choices={"preset": found.model_variant, "dtype": found.dtype})
-    preset, dtype, attention, experts = (_choice(args, name, held) for name in DEFAULTS)
+    preset, dtype, attention, experts = (choice(args, name, held) for name in DEFAULTS)
     spec = load_spec(preset)
     # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
     datasheet = _datasheet(args, known)
     memory_bytes = _memory_bytes(args, datasheet, record)
-    mix = _mix(args, spec, record)
-    for part in mix.classes:
-        # the first new token comes from the prefill, and the last is not fed back
-        given = f"new_tokens {part.new_tokens}, of which the last is not fed back,"
-        spec.require_window(f"seq_len of {part.page.label}", part.page.seq_len, decoded=part.new_tokens - 1, given=given)
+    mix = selected_mix(args, spec, record)
     device = None if datasheet is None else datasheet.name
     return PlanInputs(
         spec=spec,
@@ -129,7 +125,7 @@ def _is_datasheet(name: str | None) -> bool:
     return any(datasheet.name == name for datasheet in hardware.devices())
 
 
-def _choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
+def choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
     """The value of an option: as given, else as held, else the default. Raises ValueError if the first two differ."""
     given: str | None = getattr(args, name)
     kept = None if held is None else held.choices.get(name)
@@ -164,7 +160,7 @@ def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, recor
     return round(gigabytes * 1e9)
 
 
-def _mix(args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None) -> Mix:
+def selected_mix(args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None) -> Mix:
     """The mix, the pages of files, or the single page; that has a prefill of SEQ_LEN positions by default."""
     known, new_tokens = spec.pages, args.new_tokens
     rule = selected_rule(args, known)
@@ -190,7 +186,12 @@ def _mix(args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | No
             image = 0 if page is None else page.image_tokens
             seq_len = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + image
         mix = Mix.of_one(page, seq_len=seq_len, new_tokens=new_tokens, crop_rule=rule)
-    return _with_loop(args, mix, spec)
+    mix = _with_loop(args, mix, spec)
+    for part in mix.classes:
+        # the first new token comes from the prefill, and the last is not fed back
+        given = f"new_tokens {part.new_tokens}, of which the last is not fed back,"
+        spec.require_window(f"seq_len of {part.page.label}", part.page.seq_len, decoded=part.new_tokens - 1, given=given)
+    return mix
 
 
 def _require_files_alone(args: argparse.Namespace) -> None:

@@ -59,7 +59,7 @@ def recorded_choices(path: Path) -> RecordedChoices:
 
 
 class RecordedTimes:
-    """A `Times` of the medians in a record."""
+    """A `Times` of the medians in a record; `decoded` is the number of tokens that a decode step is the mean of."""
 
     source: Source = "measured"
 
@@ -69,14 +69,17 @@ class RecordedTimes:
         self.batch_size: int | None = loaded["timed"]["batch_size"]
         self.device_name = (loaded["environment"]["device"] or {}).get("name")
         self._times: dict[str, float] = {}
+        self._energy_j: dict[str, float | None] = {}
+        self.decoded: int | None = None
         decoded: set[int | None] = set()
         for timing in loaded["timings"]:
             name = f"{timing['stage']}[{timing['point']}]"
             if name in self._times:
                 raise ValueError(f"record: got {file}, which timed {name} more than once, accepted: a record of one run")
-            self._times[name] = timing["time_s"]
+            self._times[name], self._energy_j[name] = timing["time_s"], timing["energy_j"]
             if timing["stage"] == "decode":
                 decoded.add(timing["units"])
+                self.decoded = timing["units"]
         try:
             self._labels = _labels_by_views(loaded["points"], self._times)
         except ValueError as error:
@@ -101,6 +104,14 @@ class RecordedTimes:
         if pages != self.batch_size:
             raise ValueError(f"pages: got {pages}, accepted: {self.batch_size}, the batch that was measured")
         return sum(shape.share * self._times[f"decode[{shape.seq_len}]"] for shape in mix.pages)
+
+    def watts(self, page: PageShare) -> dict[str, float | None]:
+        """Power drawn in each stage of a page: joules over seconds; None where the device reported no energy."""
+        names = {"prefill": f"prefill[{page.seq_len}]", "decode": f"decode[{page.seq_len}]"}
+        if page.page is not None:
+            names["vision"] = self._vision(page)
+        energies = {stage: (self._energy_j.get(name), self._times.get(name)) for stage, name in names.items()}
+        return {stage: joules / seconds if joules and seconds else None for stage, (joules, seconds) in energies.items()}
 
     def missing(self, mix: Mix) -> list[str]:
         """The stages of the mix that were not timed; decode only if there is a token to decode."""

@@ -18,6 +18,7 @@ class DevicePeaks:
 
     name     name of the device in commands and records
     matches  names reported by the driver, without manufacturer and series words
+    board_power_w  the most that the board draws, in watts; None where it depends on the form or the configuration
     """
 
     name: str
@@ -26,6 +27,7 @@ class DevicePeaks:
     bandwidth_bytes_per_s: int
     memory_bytes: int
     source: str
+    board_power_w: int | None = None
 
     def flops_per_s(self, dtype: str) -> int | None:
         """Dense peak FLOP/s for `dtype`; None if the device has no unit for it. Raises ValueError for an unknown dtype."""
@@ -47,6 +49,7 @@ def devices() -> tuple[DevicePeaks, ...]:
             bandwidth_bytes_per_s=row["bandwidth_bytes_per_s"],
             memory_bytes=row["memory_bytes"],
             source=row["source"],
+            board_power_w=row["board_power_w"],
         )
         for row in loaded["devices"]
     )
