@@ -31,7 +31,7 @@ MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StageWork:
+class CostedStage:
     """A stage of a batch of pages: its cost, and the trees that a time is predicted from (of `calls` equal calls)."""
 
     stage: str
@@ -166,7 +166,7 @@ class SideBySide:
         }
 
 
-def stage_work(spec: ModelSpec, run: Execution, page: PageShare, *, batch_size: int, decode_steps: int) -> list[StageWork]:
+def stage_work(spec: ModelSpec, run: Execution, page: PageShare, *, batch_size: int, decode_steps: int) -> list[CostedStage]:
     """Vision, prefill and the mean of `decode_steps` decode steps of a batch of one shape."""
     root = model_of(spec, run=run)
     calls: dict[str, list[tuple[Cost, CostNode]]] = {}
@@ -177,12 +177,12 @@ def stage_work(spec: ModelSpec, run: Execution, page: PageShare, *, batch_size: 
     for stage, made in calls.items():
         costs = [cost for cost, _ in made]
         cost = mean_of(costs) if len(costs) > 1 else in_sequence(costs)
-        found.append(StageWork(stage=stage, cost=cost, trees=tuple(tree for _, tree in made)))
+        found.append(CostedStage(stage=stage, cost=cost, trees=tuple(tree for _, tree in made)))
     return found
 
 
 def stage_side(
-    work: StageWork,
+    work: CostedStage,
     device: DevicePeaks,
     run: Execution,
     page: PageShare,
