@@ -25,7 +25,7 @@ from analytic.planning.mix import Mix
 from analytic.planning.plan import Plan, plan
 from analytic.planning.plan_request import PlanRequest
 from analytic.planning.recorded_times import RecordedTimes, recorded_choices, recorded_times
-from analytic.planning.side_by_side import DEVICES, DeviceSide, SideBySide, StageSide, stage_side, stage_work
+from analytic.planning.side_by_side import DEVICES, DeviceSide, SideBySide, StageSide, costed_stages, stage_side
 from analytic.planning.side_text import lines
 from analytic.planning.times import Source, floor_times, predicted_times
 from analytic.prediction import hardware, rates
@@ -85,7 +85,7 @@ def devices_command(args: argparse.Namespace) -> str:
     batch_size = _batch_size(args.batch_size, recorded)
     steps = next((times.decoded for times in recorded.values() if times.decoded), DECODE_STEPS)
     alone = mix.pages[0] if len(mix.pages) == 1 else None
-    works = [] if alone is None else stage_work(spec, run, alone, batch_size=batch_size, decode_steps=steps)
+    works = [] if alone is None else costed_stages(spec, run, alone, batch_size=batch_size, decode_steps=steps)
     sides = []
     for device, price in zip(chosen, _prices(args.price_per_hour, len(chosen)), strict=True):
         limits = _limits(args)

@@ -166,7 +166,9 @@ class SideBySide:
         }
 
 
-def stage_work(spec: ModelSpec, run: Execution, page: PageShare, *, batch_size: int, decode_steps: int) -> list[CostedStage]:
+def costed_stages(
+    spec: ModelSpec, run: Execution, page: PageShare, *, batch_size: int, decode_steps: int
+) -> list[CostedStage]:
     """Vision, prefill and the mean of `decode_steps` decode steps of a batch of one shape."""
     root = model_of(spec, run=run)
     calls: dict[str, list[tuple[Cost, CostNode]]] = {}
