@@ -213,9 +213,9 @@ def switches(session: nox.Session) -> None:
 
 @nox.session
 def serve(session: nox.Session) -> None:
-    """Send pages to a running server, hold its image tokens to the closed form and time it: -- --url URL; --help lists."""
+    """Start an engine, or take a running one (-- --url URL), hold its image tokens to the closed form and time it."""
     install(session, "[pages]")
-    run_module(session, "fixtures.serving", *(session.posargs or ["--help"]))
+    run_module(session, "fixtures.serving", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,498 @@
+"""An engine that is started here: its environment, its first answer, its log when it fails, and that it always ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytic.models.registry import load_spec
+from fixtures.config.checkpoint import CheckpointError
+from fixtures.serving import __main__ as serve
+from fixtures.serving.engine import require_room, started_engine
+from fixtures.serving.engine_environment import COMPLETE, folder_of, prepared
+from fixtures.serving.engine_options import EngineOptions, free_port
+from fixtures.serving.engine_process import EngineError, ProcessGroup, last_lines, members
+from fixtures.serving.engine_table import ENGINES, Engine, EngineTask, engine_for
+from fixtures.serving.options import ServeOptions, parsed
+from fixtures.serving.served_run import SERVING
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE = Path(__file__).resolve().parent / "fake_engine.py"
+MOST_S = 60.0
+"""Never reached unless a test fails."""
+COMMAND = """
+import sys
+from pathlib import Path
+from analytic.io.ending import ended
+from fixtures.serving.__main__ import run
+from tests.test_engine import options_of
+
+sys.exit(ended("serve", lambda given: run(options_of(Path(given[0]), given[1], *given[2:]), []), sys.argv[1:]))
+"""
+FEW = ("--image-size", "64x64", "--concurrency", "1", "--warmup", "0", "--requests", "2", "--output-tokens", "3")
+
+
+def engine_of(folder: Path, kind: str) -> Engine:
+    """The fake engine of a kind, in an environment that is this one."""
+    requirements = folder / "fake.txt"
+    requirements.touch()
+    made = folder_of(requirements, folder)
+    if not made.exists():
+        (made / "bin").mkdir(parents=True)
+        (made / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (made / "bin" / "python").chmod(0o755)
+        (made / COMPLETE).write_text(json.dumps({"repaired": ["a package was taken out"]}))
+    return Engine(
+        name="fake",
+        device="cpu",
+        requirements=requirements,
+        command=lambda task: (str(FAKE), kind, str(task.port), str(folder / "pids")),
+        served_by="transformers",
+        layout="vendor",  # whose folder is made without importing torch
+        needs_weights=False,
+    )
+
+
+def options_of(folder: Path, kind: str, *arguments: str) -> ServeOptions:
+    """The options of a run with the fake engine."""
+    given = ["--device", "cpu", "--served-by", "transformers", "--engines-dir", str(folder)]
+    made = parsed([*given, "--output-dir", str(folder / "results"), *FEW, *arguments], {})
+    assert made.engine is not None
+    return replace(made, engine=replace(made.engine, engine=engine_of(folder, kind)))
+
+
+def pids(folder: Path) -> list[int]:
+    """The processes of the engine: its own, then its worker."""
+    until_s = time.monotonic() + MOST_S
+    while time.monotonic() < until_s:
+        if (folder / "pids").exists() and (found := (folder / "pids").read_text().split()):
+            return [int(pid) for pid in found]
+        time.sleep(0.02)
+    raise AssertionError("the engine did not start")
+
+
+def living(folder: Path) -> list[int]:
+    """Those of them that run."""
+    first, *_ = found = pids(folder)
+    return [pid for pid in found if pid in set(members(first))]
+
+
+def gone(folder: Path) -> bool:
+    """Whether they end, within a while."""
+    until_s = time.monotonic() + MOST_S
+    while living(folder) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return living(folder) == []
+
+
+@pytest.fixture(autouse=True)
+def _end(tmp_path: Path) -> Iterator[None]:
+    """Nothing of a failed test runs on."""
+    yield
+    if (tmp_path / "pids").exists():
+        for pid in living(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A run in a process of its own."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(kind: str, *arguments: str) -> subprocess.Popen[str]:
+        made = [sys.executable, "-c", COMMAND, str(tmp_path), kind, *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(made, cwd=ROOT, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_starts_the_engine_measures_it_and_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.run(options_of(tmp_path, "serves"), []) == 0
+    said = capsys.readouterr()
+    (path,) = tmp_path.rglob("serving.json")
+    kept = SERVING.read(path)
+    assert (kept["model"], kept["model_variant"], kept["problems"]) == ("served", "deepseek-ocr-v1-base", [])
+    assert [answer["failure"] for answer in kept["cells"][0]["measured"]] == [None, None]
+    assert "starts fake with deepseek-ocr-v1-base in float32 on cpu at http://127.0.0.1:" in said.err
+    assert "serve: a package was taken out" in said.err  # said again whenever the environment is used
+    assert gone(tmp_path)
+    # neither checkpoint nor log stays
+    assert [one.name for one in (tmp_path / "results").iterdir() if "engine" in one.name or "fake" in one.name] == []
+
+
+def test_fewer_layers_are_those_of_checkpoint_and_closed_form(tmp_path: Path) -> None:
+    options = options_of(tmp_path, "serves", "--layers", "2")
+    assert (options.spec.model_variant, options.spec.text.num_layers) == ("deepseek-ocr-v1-base-2-layers", 2)
+    assert serve.run(options, []) == 0
+    (path,) = tmp_path.rglob("serving.json")
+    assert SERVING.read(path)["model_variant"] == "deepseek-ocr-v1-base-2-layers"
+
+
+def test_an_engine_that_fails_is_said_with_the_last_lines_of_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve.run(options_of(tmp_path, "fails"), []) == 1
+    said = capsys.readouterr().err
+    assert "serve: fake: ended with exit code 3 after" in said
+    *lines, last = said.split("the last lines of its log:\n")[1].splitlines()
+    assert lines == [*(f"  line {number}" for number in range(29, 40)), "  out of something [31mred"]
+    log = Path(last.removeprefix("the whole log: "))
+    assert "line 0\n" in log.read_text()
+    assert list(tmp_path.rglob("serving.json")) == []
+    assert gone(tmp_path)
+
+
+def test_an_engine_that_does_not_answer_is_ended_at_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.run(options_of(tmp_path, "never", "--start-timeout-s", "0.5"), []) == 1
+    said = capsys.readouterr().err
+    assert "serve: fake: not ready after 0 s, the limit (--start-timeout-s); the last lines of its log:\n  line" in said
+    assert gone(tmp_path)
+
+
+def test_what_a_slow_start_says_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = "import time\nprint('half done', flush=True)\ntime.sleep(600)"
+    with ProcessGroup(
+        "slow", (sys.executable, "-c", script), environment=os.environ, log=tmp_path / "log", shown_every_s=0.05
+    ) as process:
+        process.wait_for(lambda: "half done" in last_lines(tmp_path / "log"), limit_s=MOST_S)
+        rounds = iter(range(10))
+        process.wait_for(lambda: next(rounds) == 9, limit_s=MOST_S)
+    assert "serve: slow: 0 s: half done\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("kind", ["never", "serves"])
+def test_a_signal_leaves_no_process(command: Callable, tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    """While it starts, and while it serves a load without an end."""
+    process = command(kind, "--requests", "100000")
+    assert len(living(tmp_path)) == 2
+    if kind == "serves":
+        while "requests" not in process.stderr.readline():  # the load has begun
+            assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=MOST_S)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in said
+    assert living(tmp_path) == []  # by the time that the command has ended
+
+
+def test_a_process_that_ignores_the_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixtures.serving.engine_process.END_S", 0.2)
+    assert serve.run(options_of(tmp_path, "stubborn"), []) == 0
+    assert living(tmp_path) == []
+
+
+def test_an_engine_ends_with_a_command_that_is_killed(command: Callable, tmp_path: Path) -> None:
+    process = command("never")
+    engine, _ = pids(tmp_path)
+    process.kill()
+    process.wait(timeout=MOST_S)
+    until_s = time.monotonic() + MOST_S
+    while engine in set(members(engine)) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert engine not in set(members(engine))  # the system ends it; an engine ends its workers itself
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_an_engine_that_is_kept_stays_and_how_to_stop_it_is_said(
+    command: Callable, tmp_path: Path, number: signal.Signals | None
+) -> None:
+    """After the run, and after one that was interrupted."""
+    process = command("serves", "--keep", "--requests", "2" if number is None else "100000")
+    if number is not None:
+        seen = ""
+        while "requests" not in seen:
+            seen += process.stderr.readline()
+        process.send_signal(number)
+    _, said = process.communicate(timeout=MOST_S)
+    said = said if number is None else seen + said
+    assert process.returncode == (0 if number is None else 128 + number)
+    engine, _ = pids(tmp_path)
+    assert len(living(tmp_path)) == 2
+    (line,) = (line for line in said.splitlines() if "fake stays at http://127.0.0.1:" in line)
+    assert f"stop it with `kill -- -{engine}`; log: " in line
+    assert "serving" in Path(line.rpartition("log: ")[2]).read_text()
+    subprocess.run(["sh", "-c", f"kill -- -{engine}"], check=True)
+    assert gone(tmp_path)
+
+
+def test_an_engine_that_is_to_be_kept_ends_if_it_does_not_start(tmp_path: Path) -> None:
+    assert serve.run(options_of(tmp_path, "never", "--keep", "--start-timeout-s", "0.3"), []) == 1
+    assert gone(tmp_path)
+
+
+def test_a_fault_in_the_context_ends_the_engine(tmp_path: Path) -> None:
+    options = options_of(tmp_path, "serves")
+    assert options.engine is not None
+    out = tmp_path / "out"
+
+    def fault() -> None:
+        with started_engine(options.engine, options.spec, dtype="float32", context=512, kv_bytes=1, output_dir=out):
+            assert len(living(tmp_path)) == 2
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fault()
+    assert living(tmp_path) == []
+
+
+def test_an_engine_inherits_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures.serving.engine_environment import inherited
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+    monkeypatch.setenv("VLLM_API_KEY", "sk-test-secret")
+    assert "sk-test-secret" not in inherited().values()
+    # and none is sent to it
+    assert parsed(["--device", "cpu"], {"OPENAI_API_KEY": "sk-test-secret"}).endpoint.key is None
+
+
+# --- the environment
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The requirements of nothing, and the folder of the real environment that is made of them."""
+    folder = tmp_path_factory.mktemp("engines")
+    requirements = folder / "nothing.txt"
+    requirements.write_text("# nothing\n")
+    assert prepared(requirements, folder).repaired == ()
+    return requirements, folder
+
+
+def test_an_environment_is_made_once_and_used_again(
+    environment: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    requirements, folder = environment
+    found = prepared(requirements, folder)
+    assert "made before" in capsys.readouterr().err
+    prefix = subprocess.run([found.python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    assert Path(prefix.stdout.strip()) == found.folder
+
+
+def test_other_requirements_are_another_environment(environment: tuple[Path, Path], tmp_path: Path) -> None:
+    requirements, folder = environment
+    other = tmp_path / requirements.name
+    other.write_text("# nothing, again\n")
+    assert folder_of(other, folder) != folder_of(requirements, folder)
+    assert folder_of(other, folder).name.startswith("nothing-")
+
+
+def test_an_environment_that_was_not_finished_is_made_again(environment: tuple[Path, Path]) -> None:
+    requirements, folder = environment
+    made = folder_of(requirements, folder)
+    (made / COMPLETE).unlink()
+    (made / "left over").touch()
+    prepared(requirements, folder)
+    assert (made / COMPLETE).exists()
+    assert not (made / "left over").exists()
+
+
+def test_an_environment_that_cannot_be_made_is_said_with_the_last_lines_of_its_log(tmp_path: Path) -> None:
+    requirements = tmp_path / "wrong.txt"
+    requirements.write_text("no_such_package @ file:///no/such/folder\n")
+    with pytest.raises(EngineError, match=r"(?s)installation: ended with exit code 1 after .*last lines.*no/such/folder"):
+        prepared(requirements, tmp_path)
+    assert not (folder_of(requirements, tmp_path) / COMPLETE).exists()
+
+
+def stand_in(site: Path, name: str, code: str) -> None:
+    """A package of the environment that is only this code."""
+    (site / name).mkdir(exist_ok=True)
+    (site / name / "__init__.py").write_text(code)
+
+
+TORCH = """
+class library:
+    defined = {}
+
+    class Library:
+        def __init__(self, name, kind):
+            self.name = name
+
+        def define(self, schema):
+            library.defined[f"{self.name}::{schema.partition('(')[0]}"] = schema
+"""
+TORCHVISION = """
+import torch
+if "torchvision::nms" not in torch.library.defined:
+    raise RuntimeError("operator torchvision::nms does not exist")
+"""
+IMAGE = """
+_HAS_IMAGE_OPS = False
+
+def decode_image(input, mode=None, apply_exif_orientation=False):
+    raise RuntimeError("no compiled library")
+"""
+
+
+def test_what_does_not_load_beside_torch_is_repaired_in_our_environment_and_said(
+    environment: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fixtures.serving.engine_environment import repairs
+
+    requirements, folder = environment
+    found = prepared(requirements, folder)
+    where = subprocess.run(
+        [found.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    )
+    site = Path(where.stdout.strip())
+    stand_in(site, "torch", TORCH)
+    stand_in(site, "torchvision", TORCHVISION)
+    stand_in(site / "torchvision", "io", "")
+    (site / "torchvision" / "io" / "image.py").write_text(IMAGE)
+    (said,) = repairs(found.python)
+    assert "torchvision's compiled operators do not load beside this torch (RuntimeError: operator torchvision::nms" in said
+    code = "import torchvision.io.image as i; print(i.decode_image.__module__)"
+    loaded = subprocess.run([found.python, "-c", code], capture_output=True, text=True)
+    assert (loaded.returncode, loaded.stdout) == (0, "torchvision_operators\n"), loaded.stderr
+    assert list(repairs(found.python)) == []  # nothing is left to repair
+
+
+def test_pillow_decodes_a_page_to_the_same_pixels() -> None:
+    import io
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from fixtures.serving.page_image import PageSize, png
+    from fixtures.serving.torchvision_operators import decode_image
+
+    page = png(PageSize.parsed("20x16"), seed=1, number=2)
+    pixels = decode_image(torch.frombuffer(bytearray(page), dtype=torch.uint8))
+    assert (pixels.shape, pixels.dtype) == ((3, 16, 20), torch.uint8)
+    assert torch.equal(pixels.permute(1, 2, 0), torch.from_numpy(np.array(Image.open(io.BytesIO(page)))))
+
+
+# --- rows and options
+
+TASK = EngineTask(
+    checkpoint=Path("/made"), model="m", device="cpu", dtype="float32", port=8123, context=1024, kv_bytes=(1 << 30) + 1
+)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: f"{engine.name}-{engine.device}")
+def test_an_engine_listens_on_this_machine_alone_and_its_packages_are_pinned(engine: Engine) -> None:
+    command = engine.command(TASK)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "8123"
+    assert "/made" in command
+    lines = [line for line in engine.requirements.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) > 30
+    assert [line for line in lines if "==" not in line] == []
+    assert engine.requirements.is_file()
+
+
+def test_the_cache_of_a_cpu_has_room_for_the_requests_in_flight() -> None:
+    variables = engine_for("vllm", "cpu").variables(TASK)
+    assert variables["VLLM_CPU_KVCACHE_SPACE"] == "2"  # one byte more than a GiB
+
+
+def test_an_engine_decides_crop_rule_dtype_and_api_unless_they_are_given() -> None:
+    vllm = parsed(["--device", "cpu"], {})
+    assert (vllm.rule.name, vllm.dtype, vllm.api.name) == ("vllm", "float32", "vllm")
+    own = parsed(["--engine", "transformers", "--device", "cpu", "--preset", "tiny"], {})
+    assert (own.rule.name, own.dtype, own.api.name) == ("transformers", "float32", "transformers")
+    given = parsed(["--device", "cpu", "--served-by", "transformers", "--dtype", "bfloat16"], {})
+    assert (given.rule.name, given.dtype) == ("transformers", "bfloat16")
+    url = parsed(["--url", "http://127.0.0.1:8000/v1"], {})
+    assert (url.engine, url.rule.name, url.dtype, url.api.name) == (None, "transformers", "bfloat16", "vllm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--url", "http://127.0.0.1:8000/v1", "--engine", "vllm"], "--engine: got it with --url, accepted: without --url"),
+        (["--url", "http://127.0.0.1:8000/v1", "--keep"], "--keep: got it with --url, accepted: without --url"),
+        (["--engine", "ours"], "--engine: got 'ours', accepted: vllm, transformers"),
+        (["--device", "tpu"], "--device: got 'tpu', accepted: cpu, cuda"),
+        (["--device", "cpu", "--start-timeout-s", "0"], "--start-timeout-s: got 0, accepted: above 0"),
+        (["--device", "cpu", "--api", "ours"], "--api: got 'ours', accepted: vllm, transformers"),
+        (["--device", "cpu", "--layers", "13"], "layers: got 13, accepted: a whole number of at least 1 and at most 12"),
+    ],
+)
+def test_an_unusable_option_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(arguments, {}) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_engine_without_a_row_for_a_device_names_those_it_has() -> None:
+    with pytest.raises(ValueError, match="--device: got 'cuda' for --engine transformers, accepted: cpu"):
+        engine_for("transformers", "cuda")
+
+
+def test_a_model_that_an_engine_cannot_load_is_refused_before_anything_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--device", "cpu", "--preset", "tiny", "--engines-dir", str(tmp_path / "engines")]
+    assert serve.main([*arguments, "--output-dir", str(tmp_path)], {}) == 2
+    assert "layout: got 'vendor' for tiny, accepted: transformers" in capsys.readouterr().err
+    assert not (tmp_path / "engines").exists()
+    with (
+        pytest.raises(CheckpointError),
+        started_engine(
+            EngineOptions(
+                engine=engine_for("vllm", "cpu"),
+                port=free_port(),
+                keep=False,
+                start_timeout_s=1.0,
+                parent=tmp_path / "engines",
+            ),
+            load_spec("tiny"),
+            dtype="float32",
+            context=512,
+            kv_bytes=1,
+            output_dir=tmp_path,
+        ),
+    ):
+        pass
+
+
+def test_a_model_that_does_not_fit_the_memory_is_refused() -> None:
+    options = parsed(["--device", "cpu", "--concurrency", "1"], {})
+    # 3,335,504,128 parameters of 4 bytes, and 12 layers, K and V of 1,280 float32 for each position
+    weights = 4 * 3_335_504_128
+    with pytest.raises(ValueError, match=r"--layers: got 12, with which .* needs at least 13.5 GB \(weights 13.3 GB, KV"):
+        require_room(options, available=weights)
+    require_room(options, available=2 * weights)
+    require_room(options, available=None)
+    require_room(parsed(["--url", "http://127.0.0.1:8000/v1"], {}), available=0)
+
+
+def test_an_answer_may_end_without_done_where_the_server_is_known_to() -> None:
+    from fixtures.serving.stream import Received, RequestError, receive
+
+    finish = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": null}]}\n'
+    finish += b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], '
+    finish += b'"usage": {"prompt_tokens": 5, "completion_tokens": 1}}\n'
+    received = Received()
+    receive([(finish, 1.0)], received, ends_with_done=False)
+    assert (received.done, received.prompt_tokens, received.token_times_s) == (True, 5, [1.0])
+    for content, ends_with_done in ((finish, True), (finish.splitlines(keepends=True)[0], False)):
+        with pytest.raises(RequestError, match=r"the stream ended before \[DONE\]"):
+            receive([(content, 1.0)], Received(), ends_with_done=ends_with_done)
+
+
+def test_transformers_is_asked_for_a_length_without_the_fields_that_it_refuses() -> None:
+    from fixtures.serving.api import APIS
+    from fixtures.serving.exchange import body
+
+    asked = json.loads(body("m", "Free OCR.", image=None, output_tokens=7, api=APIS["transformers"]))
+    assert not {"ignore_eos", "min_tokens"} & asked.keys()
+    assert asked["max_tokens"] == 7
+    assert json.loads(asked["generation_config"])["min_new_tokens"] == 7
+    default = json.loads(body("m", "Free OCR.", image=None, output_tokens=7))
+    assert (default["ignore_eos"], default["min_tokens"], default["max_tokens"]) == (True, 7, 7)
