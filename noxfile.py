@@ -163,6 +163,13 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def explain(session: nox.Session) -> None:
+    """Say why a run is slower than another, stage by stage and operator by operator: -- RUN_A RUN_B."""
+    install(session)
+    run_module(session, "fixtures.explain", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def merge(session: nox.Session) -> None:
     """Merge separate runs into one: -- RUN_DIR... [--whole]; fails if they disagree."""
     install(session)

@@ -201,6 +201,17 @@ def test_times_that_are_not_comparable_have_no_colour_and_say_why(
     assert page.sections[0].charts == ()
 
 
+def test_a_stage_that_is_timed_otherwise_now_is_not_judged(record: dict[str, Any]) -> None:
+    def change(made: dict[str, Any]) -> None:
+        times(1.3)(made)
+        made["timings"][0]["measurement_version"] = "00000002"
+
+    record["timings"][0]["measurement_version"] = "00000001"
+    page = page_of_pair(*runs(steady(record), change))
+    assert page.verdict[0] == "Slower: 7 of 8 times, +30.0%; 1 not comparable."
+    assert "measurement_version: 00000001 against 00000002" in as_markdown(page).replace("\\_", "_")
+
+
 @pytest.mark.parametrize(("more", "colour"), [(1, Tone.BAD), (-1, Tone.GOOD)])
 def test_work_that_moved_is_listed_alone_in_its_colour(record: dict[str, Any], more: int, colour: Tone) -> None:
     def change(made: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.timing.operator_profile import OperatorProfile
 from tests import fresh_process
 from tests.configs import transformers_of
 
@@ -211,9 +212,18 @@ def test_a_page_is_summed_up_and_profiled(tmp_path: Path) -> None:
     traces = sorted(one.name for one in (path.parent / "profile").iterdir())
     label = page["point"]
     assert [name for name in traces if name.startswith("end_to_end")] == [
+        f"end_to_end-{label}.operators.json",
         f"end_to_end-{label}.operators.txt",
         f"end_to_end-{label}.trace.json",
     ]
+    timings = json.loads(path.read_text())["timings"]
+    kept = {timing["stage"]: OperatorProfile.read(path.parent / timing["profile"]) for timing in timings}
+    assert {(profile.stage, profile.point) for profile in kept.values()} == {
+        (timing["stage"], timing["point"]) for timing in timings
+    }
+    # the head runs once for the prompt and once for each of the two tokens
+    calls = {(one.module, one.operator): one.calls for one in kept["end_to_end"].operators}
+    assert calls["lm_head", "aten::mm"] == 3
     trace = json.loads((path.parent / "profile" / f"end_to_end-{label}.trace.json").read_text())
     assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
     steps = json.loads((path.parent / "shadow" / label / "decoder_steps.json").read_text())["steps"]

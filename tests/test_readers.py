@@ -39,6 +39,8 @@ from fixtures.evidence.card import Card
 from fixtures.evidence.index import index_of, write_index
 from fixtures.evidence.listed import listed_record
 from fixtures.evidence.render import as_html
+from fixtures.explain.explain_evidence import page_of as as_page
+from fixtures.explain.explanation import EXPLANATION
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
 from fixtures.records import table
@@ -48,6 +50,8 @@ from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
 from fixtures.serving.served_baseline import ServedBaseline
 from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
+from fixtures.timing.operator_profile import OperatorProfile
+from tests.explained_runs import BEFORE, explanation_of_two
 from tests.samples import measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as served
@@ -266,6 +270,14 @@ KINDS = {
     "card": Kind(example=card, place="noise-1/study.json", readers=(lambda path: Card.read(path.parent),)),
     "serving baseline": Kind(example=served_baseline, place="served.json", readers=(ServedBaseline.read,)),
     "devices": Kind(example=beside, place="devices.json", readers=(DEVICES.read,)),
+    "operator_profile": Kind(
+        example=lambda: json.loads(json.dumps(BEFORE.as_json())),
+        place="operator_profile.json",
+        readers=(OperatorProfile.read,),
+    ),
+    "explanation": Kind(
+        example=explanation_of_two, place="explanation.json", readers=(lambda path: as_page(EXPLANATION.read(path)),)
+    ),
     "serving": Kind(example=served, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
