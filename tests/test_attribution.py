@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.explain.attribution import PARTS, Amounts, Split, UnitCosts, log_mean, split
@@ -14,6 +14,8 @@ amount = st.none() | st.just(0.0) | st.floats(1, 1e15)
 amounts = st.builds(Amounts, flops=amount, bytes=amount, launches=amount)
 cost = st.floats(1e-15, 1e-3)
 costs = st.builds(UnitCosts, flops=cost, bytes=cost, launches=cost)
+unhurried = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a busy machine too."""
 ONE = UnitCosts(flops=1.0, bytes=1.0, launches=1.0)
 """A second for each unit of work."""
 
@@ -26,6 +28,7 @@ def parts(found: Split) -> dict[str, float]:
     return {name: getattr(found, name) for name in PARTS if abs(getattr(found, name)) > 1e-12}
 
 
+@unhurried
 @given(st.tuples(seconds, seconds), st.tuples(amounts, amounts), st.tuples(costs, costs))
 def test_the_parts_add_up_to_the_change(
     times_s: tuple[float, float], done: tuple[Amounts, Amounts], unit: tuple[UnitCosts, UnitCosts]
@@ -39,6 +42,7 @@ def test_the_parts_add_up_to_the_change(
     assert in_seconds == pytest.approx(second_s - first_s, rel=1e-9, abs=1e-11 * largest * max(times_s))
 
 
+@unhurried
 @given(st.tuples(seconds, seconds), st.tuples(amounts, amounts), st.tuples(costs, costs))
 def test_exchanging_the_runs_changes_the_signs_alone(
     times_s: tuple[float, float], done: tuple[Amounts, Amounts], unit: tuple[UnitCosts, UnitCosts]
@@ -49,6 +53,7 @@ def test_exchanging_the_runs_changes_the_signs_alone(
         assert getattr(there, name) == pytest.approx(-getattr(back, name), rel=1e-6, abs=1e-9 * largest)
 
 
+@unhurried
 @given(st.floats(1e-12, 1e12), st.floats(1e-12, 1e12))
 def test_the_logarithmic_mean_lies_between_the_two(one: float, other: float) -> None:
     assert min(one, other) * (1 - 1e-9) <= log_mean(one, other) <= max(one, other) * (1 + 1e-9)
@@ -107,6 +112,11 @@ def test_calibrations_within_their_spread_are_one_ceiling() -> None:
         UnitCosts.of(ceilings(100, 0.1)),
         UnitCosts.of(ceilings(112, 0.1)),
     )
+
+
+def test_a_calibration_that_spreads_widely_tells_no_change_of_the_device() -> None:
+    before, after = UnitCosts.of_both(ceilings(100, 0.1), ceilings(300, 0.3))
+    assert before == after
 
 
 def test_an_amount_that_one_run_does_not_hold_is_left_out_of_both() -> None:
