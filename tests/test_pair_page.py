@@ -182,6 +182,7 @@ def test_disturbed_times_are_not_judged_and_say_why(record: dict[str, Any]) -> N
         (lambda made: made["environment"]["device"].update(name="another CPU"), "device_name: Intel(R) Xeon(R) Processor"),
         (lambda made: made["timed"]["execution"].update(backend="compile"), "backend: eager against compile"),
         (lambda made: made["timed"].update(batch_size=2), "batch_size: 1 against 2"),
+        (lambda made: made["timed"].update(weights="checkpoint"), "weights: seeded_random against checkpoint"),
         (lambda made: made["environment"].update(device=None), "does not name the device"),
     ],
 )
@@ -210,6 +211,17 @@ def test_a_stage_that_is_timed_otherwise_now_is_not_judged(record: dict[str, Any
     page = page_of_pair(*runs(steady(record), change))
     assert page.verdict[0] == "Slower: 7 of 8 times, +30.0%; 1 not comparable."
     assert "measurement_version: 00000001 against 00000002" in as_markdown(page).replace("\\_", "_")
+
+
+def test_another_number_of_decoded_tokens_keeps_the_other_stages_comparable(record: dict[str, Any]) -> None:
+    def change(made: dict[str, Any]) -> None:
+        times(1.3)(made)
+        for point in made["points"]:
+            point["decoded_tokens"] *= 2
+
+    page = page_of_pair(*runs(steady(record), change))
+    assert page.verdict[0] == "Slower: 6 of 8 times, +30.0%; 2 not comparable."
+    assert "decode[1024], end_to_end[gundam-2x1-1024]: shown and not judged: decode_steps: 4 against 8." in page.verdict
 
 
 @pytest.mark.parametrize(("more", "colour"), [(1, Tone.BAD), (-1, Tone.GOOD)])
