@@ -293,6 +293,8 @@ def test_smaller_changes_are_left_to_a_comparison_of_the_same_way(record: dict[s
     record["timed"]["execution"]["experts"] = "batched_mm"
     (section,) = (one for one in page_of_pair(*runs(record, nothing)).sections if one.key == "times")
     assert "`nox -s compare -- BASE_REF --experts batched_mm` decides" in section.words[0]
+    folders = "results/20261121-153605-26722 results/20270101-000000-1"
+    assert f"`nox -s explain -- {folders}` says why" in section.words[0]
 
 
 def test_text_between_backticks_is_code_and_never_markup() -> None:

@@ -176,6 +176,23 @@ def test_records_of_earlier_schemas_have_a_page() -> None:
         assert Reader(as_html(page_of(run))).open == []
 
 
+def judgement(benchmark: str, outcome: str) -> dict[str, Any]:
+    return {"benchmark": benchmark, "outcome": outcome, "reason": "why", "exact": None, "timed": None, "mismatches": []}
+
+
+def test_what_equals_the_baseline_is_counted_and_not_listed(record: dict[str, Any]) -> None:
+    equal = [judgement(f"prefill[{length}]", "equal") for length in range(50)]
+    record["gate"]["judged"] = [*equal, judgement("decode[1024]", "new")]
+    (section,) = (one for one in page_of(run_of(record)).sections if one.key == "baseline")
+    assert section.words[1] == "50 benchmarks are equal to it in every exact quantity."
+    (table,) = section.tables
+    assert (table.columns, table.rows) == (("benchmark", "verdict", "why"), (("decode[1024]", "new", "why"),))
+    record["gate"]["judged"] = equal
+    (section,) = (one for one in page_of(run_of(record)).sections if one.key == "baseline")
+    assert section.tables == ()
+    assert "<code>baselines/meta/deepseek-ocr-v1-base.json</code>" in as_html(page_of(run_of(record)))
+
+
 def test_a_run_without_times_has_a_page_that_says_so(record: dict[str, Any]) -> None:
     record |= {"timings": [], "timed": None, "ceilings": None, "pages": [], "gate": None}
     run = run_of(record)
