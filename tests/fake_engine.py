@@ -1,6 +1,7 @@
 """An engine for tests, started as a process: `fake_engine.py KIND PORT FILE` writes its process ids to FILE and serves.
 
-KIND: `serves`; `fails`, with a log; `never`, which starts and does not serve; `stubborn`, which ignores SIGTERM.
+KIND: `serves`; `fails`, with a log; `never`, which starts and does not serve; `stubborn`, which ignores SIGTERM;
+`breaks`, which ends at its second page.
 """
 
 import os
@@ -21,6 +22,7 @@ def main(kind: str, port: int, pids: Path) -> None:
     ending = "import time; time.sleep(600)"
     worker = subprocess.Popen([sys.executable, "-c", ignoring if kind == "stubborn" else ending])
     pids.write_text(f"{os.getpid()} {worker.pid}")
+    print(f"beside {sorted(os.listdir())}", flush=True)  # noqa: T201
     for number in range(40):
         print(f"line {number}", flush=True)  # noqa: T201 - its log
     if kind == "fails":
@@ -30,7 +32,13 @@ def main(kind: str, port: int, pids: Path) -> None:
         time.sleep(600)
     from tests.serving_stub import Handler, Server, Stub
 
-    server = Server(("127.0.0.1", port), type("OfEngine", (Handler,), {"stub": Stub(models=("served",))}))
+    def fault(number: int, _: tuple[int, int]) -> None:
+        if kind == "breaks" and number == 1:
+            print("broken", flush=True)  # noqa: T201
+            os._exit(4)
+
+    stub = Stub(models=("served",), fault=fault)
+    server = Server(("127.0.0.1", port), type("OfEngine", (Handler,), {"stub": stub}))
     print("serving", flush=True)  # noqa: T201
     server.serve_forever(poll_interval=0.01)
 

@@ -155,10 +155,26 @@ def test_an_engine_that_fails_is_said_with_the_last_lines_of_its_log(
     assert gone(tmp_path)
 
 
+def test_an_engine_that_ends_in_the_middle_is_said_with_its_log_and_the_run_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve.run(options_of(tmp_path, "breaks"), []) == 1
+    said = capsys.readouterr().err
+    assert "serve: fake: ended with exit code 4; the last lines of its log:\n" in said
+    assert "  broken\n" in said
+    log = Path(said.split("the whole log: ")[1].splitlines()[0])
+    assert "broken\n" in log.read_text()
+    (path,) = tmp_path.rglob("serving.json")
+    first, second = SERVING.read(path)["cells"][0]["measured"]
+    assert first["failure"] is None
+    assert second["failure"]["kind"] == "connection"
+    assert gone(tmp_path)
+
+
 def test_an_engine_that_does_not_answer_is_ended_at_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve.run(options_of(tmp_path, "never", "--start-timeout-s", "0.5"), []) == 1
     said = capsys.readouterr().err
-    assert "serve: fake: not ready after 0 s, the limit (--start-timeout-s); the last lines of its log:\n  line" in said
+    assert "serve: fake: not ready after 0 s (--start-timeout-s); the last lines of its log:\n  line" in said
     assert gone(tmp_path)
 
 
@@ -224,7 +240,9 @@ def test_an_engine_that_is_kept_stays_and_how_to_stop_it_is_said(
     assert len(living(tmp_path)) == 2
     (line,) = (line for line in said.splitlines() if "fake stays at http://127.0.0.1:" in line)
     assert f"stop it with `kill -- -{engine}`; log: " in line
-    assert "serving" in Path(line.rpartition("log: ")[2]).read_text()
+    log = Path(line.rpartition("log: ")[2]).read_text()
+    assert "serving" in log
+    assert "beside ['deepseek-ocr-v1-base', 'server.log']" in log
     subprocess.run(["sh", "-c", f"kill -- -{engine}"], check=True)
     assert gone(tmp_path)
 
@@ -380,7 +398,7 @@ def test_pillow_decodes_a_page_to_the_same_pixels() -> None:
 # --- rows and options
 
 TASK = EngineTask(
-    checkpoint=Path("/made"), model="m", device="cpu", dtype="float32", port=8123, context=1024, kv_bytes=(1 << 30) + 1
+    checkpoint=Path("/made/m"), device="cpu", dtype="float32", port=8123, context=1024, kv_bytes=(1 << 30) + 1
 )
 
 
@@ -389,7 +407,8 @@ def test_an_engine_listens_on_this_machine_alone_and_its_packages_are_pinned(eng
     command = engine.command(TASK)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "8123"
-    assert "/made" in command
+    # it is served under its name, which no temporary folder is part of
+    assert "m" in command
     lines = [line for line in engine.requirements.read_text().splitlines() if not line.startswith("#")]
     assert len(lines) > 30
     assert [line for line in lines if "==" not in line] == []
