@@ -127,3 +127,12 @@ def test_routed_experts_are_known_where_the_routing_has_values(subject_on: Calla
     assert [each for each in found if each] == [[picked, picked]] * subject.spec.text.num_moe_layers
     on_meta, _ = stages.prefill(subject_on("meta", "sdpa", experts), layout, batch_size=1)
     assert all(entry.unique_experts == [] for entry in on_meta.ledger.entries.values())
+
+
+def test_a_scalar_fills_all_that_it_is_copied_to() -> None:
+    # on meta the assignment of a number is a copy of an int64 scalar: 8 bytes read, 3 x 4 x 8 written
+    blocks, linear = torch.empty((3, 6), dtype=torch.long, device="meta"), torch.nn.Linear(1, 1)
+    with Ledger(linear, outside="") as ledger:
+        blocks[:, :4] = 0
+    copied = next(entry for key, entry in ledger.entries.items() if key.operator == "aten.copy_")
+    assert (copied.read_bytes, copied.written_bytes) == (8, 96)

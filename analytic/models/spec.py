@@ -99,6 +99,11 @@ class TextSpec:
         """Layers with routed experts."""
         return self.num_layers - self.num_dense_layers
 
+    @property
+    def prepares_sliding(self) -> bool:
+        """Whether its class in transformers knows sliding layers, and so may build their mask where no layer slides."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec(ABC):

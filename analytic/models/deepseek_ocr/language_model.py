@@ -67,9 +67,14 @@ class Decoder(AnalyticLayer):
             ),
         )
 
+    @property
+    def _idle_masks(self) -> int:
+        """Sliding masks that a call builds and no layer uses."""
+        return int(self.spec.prepares_sliding and self.run.transformers.builds_sliding_mask)
+
     def _held(self) -> Count:
         """Bytes alive across all layers: the embedded tokens, cos and sin, and the masks."""
-        shape, b, sliding = self.shape, self.run.dtype_bytes, int(self.run.transformers.builds_sliding_mask)
+        shape, b, sliding = self.shape, self.run.dtype_bytes, self._idle_masks
         pairs = shape.new_tokens * shape.context
         if self.run.attention == "eager":
             masks = pairs * ((1 + sliding) * b) * shape.batch
@@ -79,23 +84,25 @@ class Decoder(AnalyticLayer):
         return shape.tokens * (self.spec.hidden_size * b) + angles + masks
 
     def _masks(self) -> Op:
-        """Boolean masks that transformers builds once per call: a sliding mask that no layer uses, and the causal mask.
+        """Positions and boolean masks, once per call: a sliding mask that no layer uses, and the causal mask.
 
         SDPA needs the causal mask only if several tokens extend a cache; transformers' own attention converts each mask to
         additive values.
         """
         shape, b = self.shape, self.run.dtype_bytes
         new, context, batch = shape.new_tokens, shape.context, shape.batch
-        pairs, sliding = new * context, int(self.run.transformers.builds_sliding_mask)
+        pairs, sliding = new * context, self._idle_masks
         made = self._sliding_mask() if sliding else ops.movement(launches=0, read=0, written=0)
         own = int(self.run.attention == "eager")
         causal = shape.continues if not own else 1
         as_numbers = (1 + sliding) * own
         return ops.movement(
-            # the causal mask alone: arange of all four axes, two sums, <=; then zero, lowest and selection per mask
-            launches=made.launches + 7 * causal + 3 * as_numbers,
-            read=made.read_bytes + (new + context) * (16 * causal) + (pairs + 2 * b) * as_numbers,
-            written=made.written_bytes
+            # positions: int64 arange, + past; the causal mask alone: arange of all four axes, two sums, <=; then zero,
+            # lowest and selection per mask
+            launches=2 + made.launches + 7 * causal + 3 * as_numbers,
+            read=new * 8 + made.read_bytes + (new + context) * (16 * causal) + (pairs + 2 * b) * as_numbers,
+            written=new * 16
+            + made.written_bytes
             + (pairs + (new + context) * 16 + batch * 8 + 8) * causal
             + (pairs * (batch * b) + 2 * b) * as_numbers,
             live=made.live_bytes,
@@ -107,14 +114,14 @@ class Decoder(AnalyticLayer):
         shape = self.shape
         new, context, batch = shape.new_tokens, shape.context, shape.batch
         pairs = new * context
-        # per query position: int64 arange, + past, twice, - window (43 bytes written with three bools); these and the
-        # operands of two <=, one > and three bool operators are read (51 bytes). Per context position: arange, + 0, - 0
+        # per query position: int64 arange, + past, - window (27 bytes written with three bools); these and the operands of
+        # two <=, one > and three bool operators are read (43 bytes). Per context position: arange, + 0, - 0
         # and one bool (25 bytes written); these and the operands of two <=, one >, one < and one bool are read (49 bytes)
-        # launches: 5 on query positions, 3 on context positions, arange of batch and of heads, 4 comparisons, 6 bitwise
+        # launches: 3 on query positions, 3 on context positions, arange of batch and of heads, 4 comparisons, 6 bitwise
         # operators and the 3 single-element masks that they start from
         return ops.movement(
-            launches=23,
-            read=pairs * 8 + new * 51 + context * 49,
-            written=pairs * 9 + new * 43 + context * 25 + batch * 8 + 8,
+            launches=21,
+            read=pairs * 8 + new * 43 + context * 49,
+            written=pairs * 9 + new * 27 + context * 25 + batch * 8 + 8,
             live=pairs * 2 + context * 16,  # operands of a bitwise operator, with one mask kept; positions
         )
