@@ -54,11 +54,11 @@ def dimensions(config: Any, kind: ConfigKind) -> dict[str, Any]:
 
 def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
     sam, clip, text = sizes["vision_config"]["sam_config"], sizes["vision_config"]["encoder_config"], sizes["text_config"]
-    _whole_fields(sam, "vision_config.sam_config", skip=("global_attn_indexes", "downsample_channels"))
-    _whole_fields(clip, "vision_config.encoder_config")
+    whole_fields(sam, "vision_config.sam_config", skip=("global_attn_indexes", "downsample_channels"))
+    whole_fields(clip, "vision_config.encoder_config")
     if text["num_key_value_heads"] is None:
         text = {**text, "num_key_value_heads": text["num_attention_heads"]}
-    _whole_fields(text, "text_config", skip=DERIVED)
+    whole_fields(text, "text_config", skip=DERIVED)
     head_dim = text["hidden_size"] // text["num_attention_heads"]
     if text["head_dim"] not in (None, head_dim):
         raise refused("text_config.head_dim", text["head_dim"], head_dim)
@@ -72,9 +72,11 @@ def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
             "patch_size": sam["patch_size"],
             "image_size": sam["image_size"],
             "window_size": sam["window_size"],
-            "global_attn_indexes": _layers("vision_config.sam_config.global_attn_indexes", sam["global_attn_indexes"]),
+            "global_attn_indexes": layer_numbers(
+                "vision_config.sam_config.global_attn_indexes", sam["global_attn_indexes"]
+            ),
             "neck_channels": sam["output_channels"],
-            "downsample_channels": _two("vision_config.sam_config.downsample_channels", sam["downsample_channels"]),
+            "downsample_channels": two_widths("vision_config.sam_config.downsample_channels", sam["downsample_channels"]),
         },
         "clip": {
             "hidden_size": clip["hidden_size"],
@@ -84,18 +86,18 @@ def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
             "image_size": clip["image_size"],
             "patch_size": clip["patch_size"],
         },
-        "text": _text(text, dense_layers=_dense_layers(text)),
+        "text": text_dimensions(text, dense_layers=dense_layers_of(text)),
     }
 
 
 def _of_vendor(sizes: dict[str, Any]) -> dict[str, Any]:
     text, projector = sizes["language_config"], sizes["projector_config"]
     clip, sam = sizes["vision_config"]["width"]["clip-l-14-224"], sizes["vision_config"]["width"]["sam_vit_b"]
-    _whole_fields(text, "language_config", skip=("first_k_dense_replace",))
+    whole_fields(text, "language_config", skip=("first_k_dense_replace",))
     whole("language_config.first_k_dense_replace", text["first_k_dense_replace"], least=0)
-    _whole_fields(clip, "vision_config.width.clip-l-14-224")
-    _whole_fields(sam, "vision_config.width.sam_vit_b", skip=("downsample_channels", "global_attn_indexes"))
-    channels = _two("vision_config.width.sam_vit_b.downsample_channels", sam["downsample_channels"])
+    whole_fields(clip, "vision_config.width.clip-l-14-224")
+    whole_fields(sam, "vision_config.width.sam_vit_b", skip=("downsample_channels", "global_attn_indexes"))
+    channels = two_widths("vision_config.width.sam_vit_b.downsample_channels", sam["downsample_channels"])
     for field, got, accepted in (
         ("input_dim", projector["input_dim"], channels[-1] + clip["width"]),
         ("n_embed", projector["n_embed"], text["hidden_size"]),
@@ -108,7 +110,9 @@ def _of_vendor(sizes: dict[str, Any]) -> dict[str, Any]:
             "num_layers": sam["layers"],
             "num_heads": sam["heads"],
             "mlp_dim": MLP_RATIO * sam["width"],
-            "global_attn_indexes": _layers("vision_config.width.sam_vit_b.global_attn_indexes", sam["global_attn_indexes"]),
+            "global_attn_indexes": layer_numbers(
+                "vision_config.width.sam_vit_b.global_attn_indexes", sam["global_attn_indexes"]
+            ),
             "downsample_channels": channels,
             **VENDORS_SAM,
         },
@@ -120,11 +124,11 @@ def _of_vendor(sizes: dict[str, Any]) -> dict[str, Any]:
             "image_size": clip["image_size"],
             "patch_size": clip["patch_size"],
         },
-        "text": _text(text, dense_layers=text["first_k_dense_replace"]),
+        "text": text_dimensions(text, dense_layers=text["first_k_dense_replace"]),
     }
 
 
-def _text(text: Mapping[str, Any], *, dense_layers: int) -> dict[str, Any]:
+def text_dimensions(text: Mapping[str, Any], *, dense_layers: int) -> dict[str, Any]:
     """The decoder's dimensions, which both layouts name alike."""
     same = ("hidden_size", "intermediate_size", "moe_intermediate_size", "vocab_size", "max_position_embeddings")
     experts = ("n_routed_experts", "num_experts_per_tok", "n_shared_experts")
@@ -147,7 +151,7 @@ def _only_full_attention(layer_types: Any, num_layers: int) -> None:
     )
 
 
-def _dense_layers(text: Mapping[str, Any]) -> int:
+def dense_layers_of(text: Mapping[str, Any], *, model: str = NAME) -> int:
     """Dense layers before the first mixture of experts, from `mlp_layer_types`, else from `first_k_dense_replace`."""
     kinds, count, first = text["mlp_layer_types"], text["num_hidden_layers"], text["first_k_dense_replace"]
     if first is not None:
@@ -156,32 +160,37 @@ def _dense_layers(text: Mapping[str, Any]) -> int:
         return 1 if first is None else int(first)
     dense = kinds.count("dense") if isinstance(kinds, list) else 0
     if kinds != ["dense"] * dense + ["sparse"] * (count - dense):
-        raise refused("text_config.mlp_layer_types", kinds, f"{count} layers, dense ones first, then sparse ones")
+        raise refused(
+            "text_config.mlp_layer_types", kinds, f"{count} layers, dense ones first, then sparse ones", model=model
+        )
     if first not in (None, dense):
-        raise refused("text_config.first_k_dense_replace", first, f"{dense}, the dense layers in mlp_layer_types")
+        raise refused(
+            "text_config.first_k_dense_replace", first, f"{dense}, the dense layers in mlp_layer_types", model=model
+        )
     return dense
 
 
-def _whole_fields(sizes: Mapping[str, Any], path: str, skip: tuple[str, ...] = ()) -> None:
+def whole_fields(sizes: Mapping[str, Any], path: str, skip: tuple[str, ...] = ()) -> None:
+    """Raise ValueError unless every field, those in `skip` aside, is a whole number of at least 1."""
     for name, value in sizes.items():
         if name not in skip:
             whole(f"{path}.{name}", value)
 
 
-def _layers(path: str, given: Any) -> list[int]:
+def layer_numbers(path: str, given: Any, *, model: str = NAME) -> list[int]:
     """Layer numbers, ascending. Raises ValueError unless `given` is a list of different whole numbers."""
     numbers = given if isinstance(given, list) else [given]
     for number in numbers:
         whole(path, number, least=0)
     if len(set(numbers)) < len(numbers):
-        raise refused(path, given, "every layer once")
+        raise refused(path, given, "every layer once", model=model)
     return sorted(numbers)
 
 
-def _two(path: str, given: Any) -> list[int]:
+def two_widths(path: str, given: Any, *, model: str = NAME) -> list[int]:
     """Two widths. Raises ValueError for anything else."""
     if not isinstance(given, list) or len(given) != 2:
-        raise refused(path, given, "two widths")
+        raise refused(path, given, "two widths", model=model)
     for number in given:
         whole(path, number)
     return list(given)

@@ -41,29 +41,29 @@ class ConfigSection:
         return name in self.sizes or name in self.fixed or name in self.free or name in self.parts
 
 
-def read(given: Any, section: ConfigSection, path: str = "") -> dict[str, Any]:
-    """The sizes of a part, and those of its parts by name. Raises ValueError for a field that is refused."""
-    fields = _with_repeated(fields_of(given, path or "config"), section, path)
+def read(given: Any, section: ConfigSection, path: str = "", *, model: str = NAME) -> dict[str, Any]:
+    """The sizes of a part, and those of its parts by name. Raises ValueError naming `model` for a refused field."""
+    fields = _with_repeated(fields_of(given, path or "config"), section, path, model)
     for name, got in fields.items():
         if not section.knows(name):
             raise ValueError(
-                f"{_joined(path, name)}: got {shown(got)}, accepted: only the fields of {NAME}'s config, because any other "
-                f"may change the cost; remove it if it does not"
+                f"{_joined(path, name)}: got {shown(got)}, accepted: only the fields of {model}'s config, because any "
+                f"other may change the cost; remove it if it does not"
             )
     found: dict[str, Any] = {}
     for name, default in section.sizes.items():
         found[name] = normal(fields.get(name, default))
         if found[name] is REQUIRED:
-            raise ValueError(f"{_joined(path, name)}: got none, accepted: that of a {NAME}, whose config states it")
+            raise ValueError(f"{_joined(path, name)}: got none, accepted: that of a {model}, whose config states it")
     for name in section.fixed:
-        _check_fixed(name, normal(fields.get(name)), section, path)
+        _check_fixed(name, normal(fields.get(name)), section, path, model)
     for name, part in section.parts.items():
         inside = fields.get(name)
-        found[name] = read({} if inside is None else inside, part, _joined(path, name))
+        found[name] = read({} if inside is None else inside, part, _joined(path, name), model=model)
     return found
 
 
-def _with_repeated(fields: dict[str, Any], section: ConfigSection, path: str) -> dict[str, Any]:
+def _with_repeated(fields: dict[str, Any], section: ConfigSection, path: str, model: str) -> dict[str, Any]:
     """The fields with those that repeat a part's moved into that part. Raises ValueError where the two differ."""
     if section.repeats is None:
         return fields
@@ -75,20 +75,20 @@ def _with_repeated(fields: dict[str, Any], section: ConfigSection, path: str) ->
         outer = normal(fields[name])
         if outer is None:
             continue
-        _check_fixed(name, outer, part, path)
+        _check_fixed(name, outer, part, path, model)
         if inner.get(name) is None:
             inner[name] = outer
         elif normal(inner[name]) != outer and name not in part.free:
-            raise refused(f"{where}.{name}", inner[name], f"{shown(outer)}, as at the root")
+            raise refused(f"{where}.{name}", inner[name], f"{shown(outer)}, as at the root", model=model)
     return {**own, section.repeats: inner}
 
 
-def _check_fixed(name: str, got: Any, section: ConfigSection, path: str) -> None:
+def _check_fixed(name: str, got: Any, section: ConfigSection, path: str, model: str) -> None:
     """Raise ValueError if the field is fixed and `got` is none of its values."""
     accepted = section.fixed.get(name)
     if accepted is not None and got not in accepted:
         values = " or ".join(str(value) for value in accepted if value is not None and value != "") or "none"
-        raise refused(_joined(path, name), got, values, instead=INSTEAD.get(name))
+        raise refused(_joined(path, name), got, values, instead=INSTEAD.get(name), model=model)
 
 
 def fields_of(given: Any, path: str) -> dict[str, Any]:
@@ -115,9 +115,9 @@ def normal(value: Any) -> Any:
     return text.removeprefix("torch.") if text.startswith("torch.") else value
 
 
-def refused(name: str, got: Any, accepted: Any, *, instead: str | None = None) -> ValueError:
-    """The error about a field whose value is not that of the model."""
-    return ValueError(f"{name}: got {shown(got)}, accepted: {accepted} ({NAME}); {instead or 'no other form is modelled'}")
+def refused(name: str, got: Any, accepted: Any, *, instead: str | None = None, model: str = NAME) -> ValueError:
+    """The error about a field whose value is not that of `model`."""
+    return ValueError(f"{name}: got {shown(got)}, accepted: {accepted} ({model}); {instead or 'no other form is modelled'}")
 
 
 def shown(value: Any) -> str:
