@@ -50,7 +50,7 @@ def test_the_vendors_own_folder_is_that_of_the_preset(full_spec: ModelSpec, tmp_
         ),
         (changed(vendors(), (TEXT, "sliding_window"), 128), r"config.json: language_config.sliding_window: got 128"),
         ({**vendors(), "quantization_config": {"quant_method": "fp8"}}, r"config.json: quantization_config: got "),
-        ({**vendors(), "architectures": ["DeepseekOCR2ForCausalLM"]}, r"recognised as DeepSeek-OCR-2; not modelled"),
+        ({**vendors(), "architectures": ["DeepseekOCR2ForCausalLM"]}, r"is of DeepSeek-OCR-2, and --preset deepseek-"),
         (
             {**vendors(), "torch_dtype": "float8_e4m3fn"},
             r"config.json: torch_dtype: got 'float8_e4m3fn', accepted: bfloat16",

@@ -94,12 +94,9 @@ def test_fields_left_out_are_those_of_transformers_classes() -> None:
 
 
 def test_other_models_are_recognised_and_not_modelled() -> None:
-    from transformers.models.deepseek_ocr2 import DeepseekOcr2Config
     from transformers.models.unlimited_ocr import UnlimitedOcrConfig
 
     for config, name in (
-        (DeepseekOcr2Config(text_config={"num_experts_per_tok": 6, "mlp_layer_types": ["dense"] * 32}), "DeepSeek-OCR-2"),
-        ({**VENDORS, "architectures": ["DeepseekOCR2ForCausalLM"]}, "DeepSeek-OCR-2"),
         ({**VENDORS, "architectures": ["UnlimitedOCRForCausalLM"], "model_type": "unlimited-ocr"}, "Unlimited-OCR"),
         ({**VENDORS, "architectures": ["DeepseekVLV2ForCausalLM"]}, "DeepSeek-VL2"),
     ):

@@ -142,7 +142,7 @@ def test_the_version_of_a_measurement_follows_its_body(monkeypatch: pytest.Monke
     [
         (["--processes", "1"], "--processes: got 1, accepted: a whole number of at least 2"),
         (["--device", "meta"], "--device: got 'meta', accepted: cpu, cuda"),
-        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
+        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got /proc/nowhere, accepted: a writable folder"),
     ],
 )

@@ -113,7 +113,7 @@ def test_exact_quantities_are_those_of_the_full_size_whatever_is_timed(tmp_path:
         (["--crop-grid", "4x4"], "--crop-grid: got 4x4 (16 tiles), accepted: WxH with 2 to 9 tiles"),
         (["--crop-grid", "2-3"], "--crop-grid: got '2-3'"),
         (["--image-size", "big"], "--image-size: got 'big'"),
-        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
+        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr"),
         (["--profile", "mine"], "--profile: got 'mine', accepted: dsocr-a4-v1"),
         (
             ["--profile", "dsocr-standard-v1", "--seq-len", "600"],

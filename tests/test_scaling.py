@@ -175,7 +175,7 @@ def test_points_counted_before_an_interruption_are_kept_and_compared(
         (["--batch-size", "0"], "--batch-size: got 0"),
         (["--crop-grids", "2x3", "4x4"], "--crop-grids: got 4x4 (16 tiles), accepted: WxH"),
         (["--device", "tpu"], "--device: got 'tpu', accepted: auto, cpu, cuda, meta"),
-        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
+        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr"),
         (["--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
         (["--threshold", "0"], "--threshold: got 0.0, accepted: percent above 0"),
         (["--threshold", "-1"], "--threshold: got -1"),

@@ -170,7 +170,7 @@ def test_the_table_is_narrow(static_compute_with: Callable) -> None:
         (["--seq-len", "9999999"], "seq_len: got 9999999, accepted: a whole number of at least 1 and at most 1048576"),
         (["--seq-len", "many"], "--seq-len: got 'many', accepted: a whole number"),
         (["--context-len", "-1"], "context_len: got -1"),
-        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr-v1-base, tiny"),
+        (["--preset", "huge"], "--preset: got 'huge', accepted: deepseek-ocr"),
         (["--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
         (["--output-dir", "/proc/nowhere"], "--output-dir: got '/proc/nowhere', accepted: a writable folder"),
         (["--output-dir", ""], "--output-dir: got '', accepted: a writable folder"),

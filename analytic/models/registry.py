@@ -31,12 +31,6 @@ NOT_MODELLED: Final = (
         architectures=("UnlimitedOCRForCausalLM",),
         model_types=("unlimited-ocr",),
     ),
-    ConfigKind(
-        name="DeepSeek-OCR-2",
-        layout=None,
-        architectures=("DeepseekOCR2ForCausalLM", "DeepseekOcr2ForConditionalGeneration"),
-        model_types=("deepseek_ocr2",),
-    ),
     ConfigKind(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
 )
 """Models that are recognised by their configs only to be refused by name."""
@@ -61,10 +55,16 @@ def parts() -> tuple[ModelPart, ...]:
     return tuple(found.values())
 
 
-def blocks() -> tuple[tuple[str, str], ...]:
-    """(Module path, title) of the parts, then of the decoder's blocks, of every family."""
-    vision = ((part.path, part.title) for family in families() for part in family.parts)
-    decoder = (block for family in families() for block in family.blocks)
+@cache
+def blocks(preset: str = "") -> tuple[tuple[str, str], ...]:
+    """(Module path, title) of the parts, then of the decoder's blocks: of the family of `preset`, first, and of every other.
+
+    Two families may have different parts at one path; the first title of a path applies.
+    """
+    own = [family for family in families() if preset in presets_of(family)]
+    known = (*own, *families())
+    vision = ((part.path, part.title) for family in known for part in family.parts)
+    decoder = (block for family in known for block in family.blocks)
     return tuple(dict.fromkeys((*vision, *decoder)))
 
 
