@@ -15,8 +15,10 @@ from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.workload import TokenLayout, VisionWorkload
 from analytic.models.deepseek_ocr2.mapping import MODULE_LAYERS, NAMED_BY_PATH
 from analytic.models.registry import load_spec, model_of
+from fixtures.config.stages import usual
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
+from fixtures.profiling.predict_study import names
 from fixtures.report.blocks import block_of
 from fixtures.validation.comparison import compare
 from tests.samples import BY_HAND
@@ -169,6 +171,16 @@ def test_every_module_has_its_layer_at_its_path(subject_on: Callable, attention:
     }
     assert layers == expected
     assert {*MODULE_LAYERS.values(), *NAMED_BY_PATH.values()} == set(layers.values())
+
+
+def test_a_study_times_the_parts_of_its_model_alone() -> None:
+    assert usual(SMALL) == tuple(
+        f"{stage}[gundam-2x1]" if stage not in ("prefill", "decode") else f"{stage}[1024]"
+        for stage in ("vision", "sam", "projector", "queries", "prefill", "decode")
+    )
+    assert "clip[gundam-2x1]" in usual("tiny")
+    assert not any("queries" in name for name in (*usual("tiny"), *names("tiny")))
+    assert not any("clip" in name or "3x3" in name for name in names(SMALL))
 
 
 def test_reports_name_the_second_encoder_of_each_model() -> None:

@@ -22,6 +22,7 @@ from fixtures.ab_testing import noise
 from fixtures.ab_testing.worker_process import Amount, Round
 from fixtures.baseline import command as baselines
 from fixtures.config.job import Job
+from fixtures.config.stages import usual
 from fixtures.drift import __main__ as drift
 from fixtures.drift.overlay import Overlay
 from fixtures.microbench import device_rates
@@ -176,7 +177,7 @@ def test_an_incomplete_study_is_no_baseline(
 ) -> None:
     monkeypatch.setattr(baselines, "require_clean", lambda: None)
     monkeypatch.chdir(tmp_path)
-    workers(good=7 * (1 + len(noise.STAGES)))
+    workers(good=7 * (1 + len(usual("tiny"))))
     refresh = ["refresh", "--device", "cpu", "--baseline-dir", str(tmp_path / "baselines")]
     assert baselines.main(refresh) == 130
     said = capsys.readouterr().err
@@ -185,7 +186,7 @@ def test_an_incomplete_study_is_no_baseline(
     assert "baseline: interrupted (Ctrl-C); a baseline is written whole, so none was changed" in said
     assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 2
     assert "is incomplete (interrupted (Ctrl-C); missing: process 8), which is no baseline" in capsys.readouterr().err
-    workers(good=1 + len(noise.STAGES))
+    workers(good=1 + len(usual("tiny")))
     assert noise.main(["--device", "cpu", "--preset", "tiny", "--processes", "8", "--continue"]) == 0
     assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 0
     (path,) = (tmp_path / "baselines").rglob("tiny.json")

@@ -57,7 +57,7 @@ def parts() -> tuple[ModelPart, ...]:
 
 @cache
 def blocks(preset: str = "") -> tuple[tuple[str, str], ...]:
-    """(Module path, title) of the parts, then of the decoder's blocks: of the family of `preset`, first, and of every other.
+    """(Module path, title) of the parts, then of the decoder's blocks: of the family of `preset`, then of all.
 
     Two families may have different parts at one path; the first title of a path applies.
     """
