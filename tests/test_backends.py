@@ -14,6 +14,7 @@ import torch
 
 from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.registry import load_spec, model_of
 from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
@@ -309,6 +310,7 @@ def test_times_of_another_backend_are_not_comparable() -> None:
     ("arguments", "message"),
     [
         (["--ways", "compile"], "--ways: got 'compile', accepted: BACKEND/ATTENTION/EXPERTS"),
+        (["--device", "cpu", "--batch-size", "0"], "--batch-size: got 0, accepted: a whole number of at least 1"),
         (["--device", "cpu", "--ways", "cudagraph/sdpa/grouped_mm"], "--ways: cudagraph/sdpa/grouped_mm: backend: got"),
         (["--stages", "train[8]"], "--stages: got 'train'"),
         (["--stages", "decode[x]"], "--stages: decode\\[x\\]: seq_len"),
@@ -343,6 +345,27 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     assert [one["holds"] for one in kept["agreement"]] == [True] * 3
     assert (folder / "backends.png").stat().st_size > 0
     assert "fastest" in capsys.readouterr().out
+
+
+def test_a_batch_is_timed_and_counted_as_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--device",
+        "cpu",
+        "--output-dir",
+        str(tmp_path),
+        "--stages",
+        "prefill[16]",
+        "--ways",
+        "eager/sdpa/grouped_mm",
+    ]
+    assert backends.main([*arguments, "--batch-size", "3"]) == 0
+    (kept,) = (backends.BACKENDS.read(path) for path in tmp_path.rglob("backends.json"))
+    ((way,),) = (stage["ways"] for stage in kept["stages"])
+    run = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
+    root = model_of(load_spec("tiny"), run=run)
+    root.start_prefill(16, 3)
+    assert (kept["batch_size"], way["measured_flops"]) == (3, root.forward_tensor_core_flops())
+    assert ", batch 3: " in capsys.readouterr().out
 
 
 def test_a_stage_that_no_way_has_memory_for_is_said(
