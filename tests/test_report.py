@@ -205,6 +205,24 @@ def test_a_run_without_times_has_a_page_that_says_so(record: dict[str, Any]) -> 
     )
 
 
+def test_devices_differ_in_how_often_a_point_fits_in_their_memory(record: dict[str, Any]) -> None:
+    run = run_of(record)
+    largest = max(run.stage("end_to_end") or run.points, key=lambda point: point.weight_bytes + point.kv_bytes)
+    assert largest.peak_bytes is not None
+    own = largest.kv_bytes + largest.peak_bytes[1]
+    (section,) = (section for section in page_of(run).sections if section.key == "memory")
+    rows = {row[0]: row[1:] for row in section.tables[0].rows}
+    left = 141 * 10**9 - largest.weight_bytes
+    assert rows["h200"] == ("141.0", f"{1 - (left - own) / 141e9:.1%}", f"{(left - own) / 1e9:,.1f}", f"{left // own:,}")
+    assert len({row[-1] for row in rows.values()}) > 8
+    # of a model of 100 GB nothing fits in 80 GB, and 20 GB and what a page takes are missing
+    for point in record["points"]:
+        point["closed_form"]["weight_bytes"] = 100 * 10**9
+    (section,) = (section for section in page_of(run_of(record)).sections if section.key == "memory")
+    missing = {row[0]: row for row in section.tables[0].rows}["h100-sxm"]
+    assert (missing[3], missing[4]) == (f"{(20e9 + own) / 1e9:,.1f} too few", "0")
+
+
 def test_a_point_that_differs_fails_the_page(record: dict[str, Any]) -> None:
     failure = {
         "call": "step 1",
