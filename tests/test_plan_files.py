@@ -52,8 +52,11 @@ def test_an_image_is_a_size(scans: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_folder_is_counted_by_size_and_gives_its_mix(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, "crops", "--images", str(scans)).splitlines()
     # 3 pages of 273 + 630 tokens and one of 273
-    assert lines[0] == "4 pages of 4 files; left out, no images by their names: labels.json: 745.5 image tokens in the mean"
-    assert lines[2].split() == ["1654x2339", "2", "50.0%", "2x3", "7", "903", "a.png"]
+    assert lines[:2] == [
+        "4 pages of 4 files: 745.5 image tokens in the mean",
+        "left out, no images by their names: labels.json",
+    ]
+    assert lines[3].split() == ["1654x2339", "2", "50.0%", "2x3", "7", "903", "a.png"]
     assert lines[-1] == "by views: --mix 2x3=0.75 base=0.25"
     names = [page["page"] for page in in_json(capsys, "crops", "--images", str(scans))]
     assert names == ["a.png", "b.png", "c.png", "d.png"]
@@ -62,8 +65,9 @@ def test_a_folder_is_counted_by_size_and_gives_its_mix(scans: Path, capsys: pyte
 def test_a_pdf_is_counted_at_its_resolution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(pdf(tmp_path / "report.pdf", (595, 842), (595, 842), (200, 200)))
     lines = printed(capsys, "crops", "--pdf", file).splitlines()
-    assert lines[0].startswith("3 pages of 1 file; PDF pages at 144 dpi: ")
-    assert lines[2].split()[:4] == ["1190x1684", "2", "66.7%", "2x3"]
+    assert lines[0].startswith("3 pages of 1 file: ")
+    assert lines[1] == "PDF pages are rendered at 144 dots per inch"
+    assert lines[3].split()[:4] == ["1190x1684", "2", "66.7%", "2x3"]
     assert [page["size"] for page in in_json(capsys, "crops", file, "--dpi", "72")] == ["595x842", "595x842", "200x200"]
 
 
@@ -73,6 +77,8 @@ def test_the_mix_of_files_is_kept_and_planned_with(scans: Path, capsys: pytest.C
     assert read_mix(file) == ["1654x2339px=0.5", "1700x2500px=0.25", "600x400px=0.25"]
     plan = ["capacity", "--on", "h200"]
     from_file = in_json(capsys, *plan, "--mix", str(file))
+    lines = printed(capsys, *plan, "--images", str(scans)).splitlines()
+    assert lines[:2] == ["read 4 pages of 4 files", "left out, no images by their names: labels.json, pages.mix"]
     assert (
         from_file
         == in_json(capsys, *plan, "--images", str(scans))

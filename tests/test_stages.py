@@ -86,6 +86,9 @@ def test_pages_given_by_their_size_are_cut_by_the_rule_and_named_after_it(option
     assert {"slide-16x9", "gundam-3x3"} <= {point.label for point in vision_points(options_of())}
     with pytest.raises(ValueError, match="--crop-grid: got 3x3"):
         options_of(max_tiles="6", crop_grid=["3x3"])
+    with pytest.raises(ValueError, match=r"--profile: got 2x3 \(6 tiles\), accepted: at most 4 tiles, as vllm-max4 cuts"):
+        options_of(served_by="vllm", max_tiles="4", profile="dsocr-a4-v1")
+    assert vision_points(options_of(served_by="vllm", profile="dsocr-a4-v1"))[0].page.num_views == 7
     with pytest.raises(ValueError, match="--served-by: got 'sglang', accepted: transformers, vllm"):
         options_of(served_by="sglang")
     with pytest.raises(ValueError, match="--max-tiles: got 12, accepted: 2 to 9"):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
 from analytic.cli.pages import add_page_files
-from analytic.cli.plan_inputs import plan_inputs
+from analytic.cli.plan_inputs import files_lines, plan_inputs
 from analytic.io import shell, stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.documents import Document
@@ -111,7 +111,8 @@ def capacity_command(args: argparse.Namespace) -> str:
     if args.json:
         return json.dumps(found.as_json(), indent=1)
     pages = any(shape.page is not None for shape in given.mix.pages)
-    return with_notice(given.mix.crop_rule, "\n".join([*lines(found), *(f"wrote {path}" for path in written)]), pages=pages)
+    shown = [*files_lines(given.files), *lines(found), *(f"wrote {path}" for path in written)]
+    return with_notice(given.mix.crop_rule, "\n".join(shown), pages=pages)
 
 
 def write(found: Plan, folder: Path) -> list[Path]:

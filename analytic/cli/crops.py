@@ -52,7 +52,7 @@ def crops_command(args: argparse.Namespace) -> str:
     wrote = []
     if args.write_mix is not None:
         try:
-            write_mix(args.write_mix, sizes, told=f"{len(pages):,} pages{files.told}")
+            write_mix(args.write_mix, sizes, told=files.told if files.pages else f"{len(pages):,} sizes")
         except OSError as error:
             raise ValueError(f"write_mix: got {args.write_mix}, accepted: a writable file ({error})") from error
         wrote = [f"wrote {args.write_mix}"]
@@ -101,9 +101,8 @@ def _counted_lines(sizes: tuple[CountedSize, ...], rows: dict[str, dict[str, Any
         shown = [_plain(row[key]) for key in ("grid", "views", "image_tokens")]
         table.append([size.label, f"{size.count:,}", f"{size.count / total:.1%}", *shown, size.example or "-"])
     more = [f"and {len(sizes) - MOST_ROWS:,} more sizes"] if len(sizes) > MOST_ROWS else []
-    plural = "" if total == 1 else "s"
-    heading = f"{total:,} page{plural}{files.told}: {tokens / total:,.1f} image tokens in the mean"
-    return [heading, joined(table), *more]
+    heading = f"{files.told}: {tokens / total:,.1f} image tokens in the mean"
+    return [heading, *files.details, joined(table), *more]
 
 
 def _mix_line(sizes: tuple[CountedSize, ...], rule: CropRule, known: PageFormat, images: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
 from analytic.cli.pages import add_page_files
-from analytic.cli.plan_inputs import DEFAULTS, Held, choice, selected_mix
+from analytic.cli.plan_inputs import DEFAULTS, Held, choice, files_lines, given_files, selected_mix
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
@@ -80,7 +80,8 @@ def devices_command(args: argparse.Namespace) -> str:
     preset, dtype, attention, experts = (choice(args, name, held) for name in DEFAULTS)
     spec = load_spec(preset)
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
-    mix = selected_mix(args, spec, recorded_choices(args.record[0]) if args.record else None)
+    files = given_files(args)
+    mix = selected_mix(args, spec, recorded_choices(args.record[0]) if args.record else None, files)
     recorded = _recorded(args.record, chosen, mix, spec, run)
     batch_size = _batch_size(args.batch_size, recorded)
     steps = next((times.decoded for times in recorded.values() if times.decoded), DECODE_STEPS)
@@ -105,7 +106,7 @@ def devices_command(args: argparse.Namespace) -> str:
     if args.json:
         return json.dumps(beside.as_json(), indent=1)
     pages = any(shape.page is not None for shape in mix.pages)
-    text = "\n".join([*lines(beside), *(f"wrote {path}" for path in written)])
+    text = "\n".join([*files_lines(files), *lines(beside), *(f"wrote {path}" for path in written)])
     return with_notice(mix.crop_rule, text, pages=pages)
 
 

@@ -15,22 +15,27 @@ from analytic.io.page_files import FilePage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundPages:
-    """The pages of the files on a command line, and how they were read, as a phrase for the reader."""
+    """The pages of the files on a command line, and the names of the files in their folders that are no images."""
 
     pages: tuple[FilePage, ...]
     left_out: tuple[str, ...]
 
     @property
     def told(self) -> str:
-        """` of 3 files; PDF pages at 144 dpi; left out: notes.txt`."""
-        files = {page.path for page in self.pages}
-        if not files:
-            return ""
-        words = f" of {len(files):,} file{'' if len(files) == 1 else 's'}"
-        dpi = {page.dpi for page in self.pages} - {None}
-        rendered = f"; PDF pages at {dpi.pop():g} dpi" if dpi else ""
-        left_out = f"; left out, no images by their names: {named(self.left_out)}" if self.left_out else ""
-        return f"{words}{rendered}{left_out}"
+        """`9 pages of 3 files`."""
+        files = len({page.path for page in self.pages})
+        return f"{len(self.pages):,} page{_plural(len(self.pages))} of {files:,} file{_plural(files)}"
+
+    @property
+    def details(self) -> list[str]:
+        """How PDF pages were rendered, and the files of a folder that were left out; a line each."""
+        resolutions = {page.dpi for page in self.pages if page.dpi is not None}
+        rendered = [f"PDF pages are rendered at {dpi:g} dots per inch" for dpi in resolutions]
+        return rendered + ([f"left out, no images by their names: {named(self.left_out)}"] if self.left_out else [])
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def add_page_files(command: argparse.ArgumentParser) -> None:
@@ -46,4 +51,6 @@ def found_pages(args: argparse.Namespace, *, files: Sequence[Path] = ()) -> Foun
     folders = [page_files.in_folder(folder) for folder in dict.fromkeys(args.images)]
     pages += [page for folder in folders for page in folder.pages]
     pages += [page for path in dict.fromkeys(args.pdf) for page in page_files.of_pdf(path, dpi=args.dpi)]
-    return FoundPages(pages=tuple(pages), left_out=tuple(name for folder in folders for name in folder.left_out))
+    given = {path.name for path in (*files, *args.pdf)}
+    left_out = tuple(name for folder in folders for name in folder.left_out if name not in given)
+    return FoundPages(pages=tuple(pages), left_out=left_out)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, selected_page, selected_rule
-from analytic.cli.pages import found_pages
+from analytic.cli.pages import FoundPages, found_pages
 from analytic.cli.predict import stored_rates
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
@@ -60,6 +60,7 @@ class PlanInputs:
     device: str | None
     memory_bytes: int
     times: Times | None
+    files: FoundPages | None
 
 
 def plan_inputs(args: argparse.Namespace) -> PlanInputs:
@@ -78,7 +79,8 @@ def plan_inputs(args: argparse.Namespace) -> PlanInputs:
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
     datasheet = _datasheet(args, known)
     memory_bytes = _memory_bytes(args, datasheet, record)
-    mix = selected_mix(args, spec, record)
+    files = given_files(args)
+    mix = selected_mix(args, spec, record, files)
     device = None if datasheet is None else datasheet.name
     return PlanInputs(
         spec=spec,
@@ -87,7 +89,21 @@ def plan_inputs(args: argparse.Namespace) -> PlanInputs:
         device=device,
         memory_bytes=memory_bytes,
         times=_times(args, mix, spec, run, datasheet, known, record),
+        files=files,
     )
+
+
+def given_files(args: argparse.Namespace) -> FoundPages | None:
+    """The pages of `--images` and `--pdf`; None if neither is given."""
+    if not (args.images or args.pdf):
+        return None
+    _require_files_alone(args)
+    return found_pages(args)
+
+
+def files_lines(files: FoundPages | None) -> list[str]:
+    """What the pages of a plan were read from; nothing if not from files."""
+    return [] if files is None else [f"read {files.told}", *files.details]
 
 
 def _record(args: argparse.Namespace) -> RecordedChoices:
@@ -160,16 +176,17 @@ def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, recor
     return round(gigabytes * 1e9)
 
 
-def selected_mix(args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None) -> Mix:
+def selected_mix(
+    args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None, files: FoundPages | None
+) -> Mix:
     """The mix, the pages of files, or the single page; that has a prefill of SEQ_LEN positions by default."""
     known, new_tokens = spec.pages, args.new_tokens
     rule = selected_rule(args, known)
     prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
     whole("prompt_tokens", prompt, least=0)
     seq_len = args.seq_len
-    if args.images or args.pdf:
-        _require_files_alone(args)
-        sizes = counted((page.width_px, page.height_px, page.name) for page in found_pages(args).pages)
+    if files is not None:
+        sizes = counted((page.width_px, page.height_px, page.name) for page in files.pages)
         mix = mix_of(sizes, seq_len=seq_len, prompt_tokens=prompt, new_tokens=new_tokens, crop_rule=rule, known=known)
     elif args.mix is not None:
         from_file = len(args.mix) == 1 and "=" not in args.mix[0]

@@ -47,10 +47,14 @@ def drawn(plan: Plan) -> Figure:
     log_axis(axes.xaxis)
     axes.minorticks_off()
     where = f"on {plan.device}" if plan.device else f"in {plan.memory_bytes / 1e9:g} GB"
+    measured = plan.times.batch_size is not None
+    marked = "the measured batch" if measured else "up to the limit"
+    if plan.limited is not None and not measured:
+        marked = "up to memory; marked: the most within the limits"
     label(
         axes,
         title=f"{plan.spec.model_variant} {where}: {WORTH[plan.times.source]}",
-        x="pages in flight, up to the limit" if plan.times.batch_size is None else "pages in flight, the measured batch",
+        x=f"pages in flight, {marked}",
         y=f"pages/s, {plan.mix.new_tokens:,} new token{'' if plan.mix.new_tokens == 1 else 's'} per page",
     )
     legend(axes, columns=2)
