@@ -1,9 +1,11 @@
 """Models shared by the tests of a session."""
 
+import ast
 import json
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -174,3 +176,19 @@ def session(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
         return Ended(int(code), said.out + said.err, records)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_rule() -> Callable[..., tuple[int, int]]:
+    """The model's own `get_optimal_tiled_canvas`, taken from its source: the module itself needs torchvision."""
+    package = find_spec("transformers")
+    assert package is not None
+    folder = Path(str(package.origin)).parent / "models" / "unlimited_ocr"
+    source = (folder / "image_processing_unlimited_ocr.py").read_text(encoding="utf-8")
+    wanted = ("get_all_supported_aspect_ratios", "get_optimal_tiled_canvas")
+    found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name in wanted]
+    assert len(found) == 2
+    scope: dict[str, Callable[..., tuple[int, int]]] = {}
+    exec("from functools import lru_cache", scope)
+    exec(compile(ast.Module(body=list(found), type_ignores=[]), "rule", "exec"), scope)
+    return scope["get_optimal_tiled_canvas"]

@@ -18,8 +18,9 @@ from analytic.models.registry import load_spec, model_of
 from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
+from fixtures.model.caches import rewind, static_cache
 from fixtures.model.compiled import Compiler, Graph, entries_of, module_path
-from fixtures.model.counted_stages import ModelUnderTest, rewind, static_cache
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build, twin
 from fixtures.model.timed_calls import Call, Calls
 from fixtures.op_counter.formulas import UncountedOperatorError
@@ -164,7 +165,7 @@ def test_static_and_growing_caches_give_the_same_tokens_and_the_flops_of_their_c
 ) -> None:
     subject, call = decode(COMPILED)  # its step is not run, so nothing is compiled
     capacity = LENGTH + STEPS
-    cache = static_cache(subject, batch_size=1, capacity=capacity)
+    cache = static_cache(subject.model, subject.spec, subject.run, batch_size=1, capacity=capacity)
     calls = Calls(replace(subject, run=EAGER), batch_size=1, context_len=lambda prefill: prefill)
     with torch.no_grad():
         ids = calls._ids(_layout(LENGTH))

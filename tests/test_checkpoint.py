@@ -46,7 +46,7 @@ def test_the_vendors_own_folder_is_that_of_the_preset(full_spec: ModelSpec, tmp_
         ({"model_type": "llama"}, r"config.json: architectures: got None with model_type 'llama'"),
         (
             {**vendors(), "sliding_window": 128},
-            r"config.json: sliding_window: got 128, accepted: none .*this is Unlimited",
+            r"config.json: sliding_window: got 128, accepted: none .*that of an Unlimited-OCR",
         ),
         (changed(vendors(), (TEXT, "sliding_window"), 128), r"config.json: language_config.sliding_window: got 128"),
         ({**vendors(), "quantization_config": {"quant_method": "fp8"}}, r"config.json: quantization_config: got "),

@@ -13,6 +13,7 @@ from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import TokenLayout
 from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
+from fixtures.model import caches
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.inputs import token_ids
@@ -35,15 +36,15 @@ def test_every_module_of_a_continued_prefill_is_counted(
     subject = subject_on(device, attention, experts, "tiny", dtype)
     model, spec, run = subject.model, subject.spec, subject.run
     _, cache = stages.prefill(subject, TokenLayout.of(PAST, None), batch_size=batch_size)
-    kept = stages.cache_tensors(cache)
+    kept = caches.cache_tensors(cache)
     ids = token_ids(TokenLayout.of(NEW, None), spec, batch_size=batch_size, run=run)
     with torch.no_grad(), Ledger(model, outside="") as ledger, MemoryLedger() as memory:
         model(**forward_arguments(model, ids, cache=cache))
     root = DeepseekOCRModel.from_spec(spec, run=run)
     longer = root.start_prefill(NEW, batch_size, kv_cache=root.start_prefill(PAST, batch_size))
-    assert longer.kv_bytes == stages.cache_bytes(cache)
+    assert longer.kv_bytes == caches.cache_bytes(cache)
     assert compare(root.tree(), ledger=ledger, run=run, model=model, extra={}).differences() == ()
-    grown = stages.cache_tensors(cache)
+    grown = caches.cache_tensors(cache)
     peak = memory.peak_bytes(without=[*kept, *grown])
     assert int(root.forward_memory_activation()) == pytest.approx(peak, rel=0.05, abs=1 << 16)
 

@@ -24,6 +24,7 @@ from analytic.models.deepseek_ocr.family import PRESET
 from analytic.models.deepseek_ocr.workload import gundam
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
 from analytic.models.spec import ModelSpec
+from analytic.models.unlimited_ocr.family import UNLIMITED_PRESET
 from analytic.planning import sweep
 from analytic.planning.mix import Mix
 from analytic.planning.plan import plan
@@ -261,6 +262,11 @@ KINDS = {
         example=loaded(stored.path_of("presets", "tiny", field="preset")),
         place="deepseek_ocr/presets/changed.json",
         readers=(preset, PRESET.read),
+    ),
+    "preset of Unlimited-OCR": Kind(
+        example=loaded(stored.path_of("presets", "unlimited-tiny", field="preset")),
+        place="unlimited_ocr/presets/changed.json",
+        readers=(preset, UNLIMITED_PRESET.read),
     ),
     "profile": Kind(
         example=loaded(stored.path_of("profiles", "dsocr-standard-v1", field="profile")),

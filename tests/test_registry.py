@@ -67,7 +67,7 @@ def names_a_part(path: Path) -> list[str]:
     return [text for text in strings(path) if said & set(re.findall(r"\w+", text.lower()))]
 
 
-OWN = {"deepseek_ocr.py", "deepseek_ocr2.py"}
+OWN = {"deepseek_ocr.py", "deepseek_ocr2.py", "unlimited_ocr.py"}
 """The adapters of fixtures/model, one a family."""
 
 

@@ -14,7 +14,8 @@ from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, gundam
 from analytic.models.registry import parts
 from fixtures.adapter import FrameworkError, cache_of, forward_arguments
 from fixtures.model.annotation import analytic_stage
-from fixtures.model.counted_stages import ModelUnderTest, cache_bytes
+from fixtures.model.caches import cache_bytes
+from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.inputs import page_inputs, token_ids
 from fixtures.model.shadow import (
     LAYERS,
@@ -216,7 +217,7 @@ def test_hooks_come_off_and_the_statistics_stay_after_an_error(subject: ModelUnd
 def test_an_error_in_a_hook_leaves_no_hooks(subject: ModelUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     from fixtures.model import shadow as module
 
-    def broken(cache: Any) -> int:
+    def broken(cache: Any, new_tokens: int) -> int:
         raise ShadowError("KV cache: got StaticLayer")
 
     monkeypatch.setattr(module, "_cached", broken)

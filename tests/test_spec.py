@@ -68,7 +68,7 @@ def test_encoders_that_do_not_meet_are_refused(tiny_spec: ModelSpec) -> None:
 @pytest.mark.parametrize(
     ("part", "field", "value"),
     [
-        ("text_config", "layer_types", ["reference_sliding_attention"] * 4),
+        ("text_config", "layer_types", ["full_attention"] * 3 + ["reference_sliding_attention"]),
         ("text_config", "mlp_layer_types", ["sparse", "dense", "sparse", "sparse"]),
         ("text_config", "attention_bias", True),
         ("text_config", "topk_method", "group_limited_greedy"),

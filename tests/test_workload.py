@@ -1,11 +1,9 @@
 """Crop grids, views, tokens and layouts, from the shape of a page alone."""
 
-import ast
 import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,22 +24,6 @@ from analytic.models.deepseek_ocr.crop_rule import (
 )
 from analytic.models.deepseek_ocr.workload import MODES, TokenLayout, VisionWorkload, gundam, page_of
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
-
-
-@pytest.fixture(scope="module")
-def real_rule() -> Callable[..., tuple[int, int]]:
-    """The model's own `get_optimal_tiled_canvas`, taken from its source: the module itself needs torchvision."""
-    package = find_spec("transformers")
-    assert package is not None
-    folder = Path(str(package.origin)).parent / "models" / "unlimited_ocr"
-    source = (folder / "image_processing_unlimited_ocr.py").read_text(encoding="utf-8")
-    wanted = ("get_all_supported_aspect_ratios", "get_optimal_tiled_canvas")
-    found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name in wanted]
-    assert len(found) == 2
-    scope: dict[str, Callable[..., tuple[int, int]]] = {}
-    exec("from functools import lru_cache", scope)
-    exec(compile(ast.Module(body=list(found), type_ignores=[]), "rule", "exec"), scope)
-    return scope["get_optimal_tiled_canvas"]
 
 
 def expected(rule: Callable[..., tuple[int, int]], width: int, height: int, most: int) -> tuple[int, int] | None:

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from analytic.models.spec import ModelSpec
 
 NOT_MODELLED: Final = (
-    ConfigKind(
-        name="Unlimited-OCR",
-        layout=None,
-        architectures=("UnlimitedOCRForCausalLM",),
-        model_types=("unlimited-ocr",),
-    ),
     ConfigKind(name="DeepSeek-VL2", layout=None, architectures=("DeepseekVLV2ForCausalLM",), model_types=()),
 )
 """Models that are recognised by their configs only to be refused by name."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from analytic.core.checks import whole, within_window
+from analytic.core.kvcache import SyntheticKVCache
+from analytic.core.op import Count
 from analytic.models.deepseek_ocr.workload import PageFormat
 
 if TYPE_CHECKING:
+    from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
     from analytic.models.family import ConfigKind
 
 PATCH_PX: Final = 16
@@ -103,6 +106,44 @@ class TextSpec:
     def prepares_sliding(self) -> bool:
         """Whether its class in transformers knows sliding layers, and so may build their mask where no layer slides."""
         return True
+
+    @property
+    def sliding_window(self) -> int | None:
+        """Decoded positions that a step attends to, its own among them; None: all of them."""
+        return None
+
+    def call_shape(
+        self, *, batch: Count, new_tokens: Count, past_tokens: Count, prompt_tokens: Count, capacity: int | None = None
+    ) -> DecoderShape:
+        """The shape of one call of the decoder, or of an array of calls.
+
+        `prompt_tokens`: positions of the prompt among past and new ones; a cache that keeps all does not tell them apart.
+        """
+        from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
+
+        return DecoderShape(batch=batch, new_tokens=new_tokens, past_tokens=past_tokens, capacity=capacity)
+
+    def cache(
+        self, *, dtype_bytes: int, batch_size: int, length: int, prompt_length: int, capacity: int | None
+    ) -> SyntheticKVCache:
+        """The cache of `length` positions per sequence, of which the first `prompt_length` are the prompt."""
+        return SyntheticKVCache(
+            num_layers=self.num_layers,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            dtype_bytes=dtype_bytes,
+            batch_size=batch_size,
+            length=length,
+            capacity=capacity,
+            sliding_window=self.sliding_window,
+            prompt_length=None if self.sliding_window is None else prompt_length,
+        )
+
+    def mean_decoded(self, steps: int) -> float:
+        """Decoded positions that a step attends to beside its own: the mean over `steps` steps."""
+        most = steps if self.sliding_window is None else self.sliding_window - 1
+        growing = min(steps, most + 1)  # steps that attend to 0, 1, ... `most` of them
+        return (growing * (growing - 1) / 2 + (steps - growing) * most) / steps if steps else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

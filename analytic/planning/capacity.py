@@ -82,7 +82,9 @@ class PageMemory:
         model.start_prefill(self._seq_len, together)
         peaks.append(int(model.forward_memory_activation()))
         # the first new token comes from the prefill, and the last is not fed back
-        longest = model.start_decode(kv_cache=model.start_prefill(self._seq_len + self._new_tokens - 1, pages))
+        longest = model.start_decode(
+            kv_cache=model.cache_after(self._seq_len, decoded=self._new_tokens - 1, batch_size=pages)
+        )
         peaks.append(int(model.forward_memory_activation()))
         return Demand(weight_bytes=model.weight_bytes, kv_bytes=longest.kv_bytes, activation_bytes=max(peaks))
 

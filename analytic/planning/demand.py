@@ -142,7 +142,7 @@ def serving_demand(
                 continue
             first.append(_answer(in_sequence((seen, prefill)), run, first_token_s, seq_len=seq_len, page=page))
         context = seq_len + decode_steps - 1
-        root.start_decode(root.start_prefill(context, batch_size))
+        root.start_decode(root.cache_after(seq_len, decoded=decode_steps - 1, batch_size=batch_size))
         further.append(_answer(root.forward_cost(), run, token_s, seq_len=seq_len, context_len=context))
     return ServingDemand(
         spec=spec,

@@ -7,7 +7,7 @@ them more often than a page that arrives is, since they stay longer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -195,12 +195,21 @@ class Mix:
 
     @property
     def mean_context_len(self) -> int:
-        """Positions in the cache before a decode step: the mean over the pages in flight and steps, rounded down."""
+        """Positions in a cache that keeps all before a decode step: the mean over the pages in flight and steps."""
+        return self.mean_attended(lambda steps: max(0, steps - 1) / 2)
+
+    def mean_attended(self, mean_decoded: Callable[[int], float]) -> int:
+        """Positions that a decode step attends to before its own: the mean over pages in flight and steps, rounded down.
+
+        `mean_decoded`: of a number of steps, the mean number of decoded positions among them.
+        """
         if self.loop is None:
             prefilled = math.fsum(shape.share * shape.seq_len for shape in self.pages)
-            return int(prefilled + max(0, self.new_tokens - 2) / 2)
+            return int(prefilled + mean_decoded(self.new_tokens - 1))
         return int(
-            math.fsum(part.in_flight_share * (part.page.seq_len + max(0, part.new_tokens - 2) / 2) for part in self.classes)
+            math.fsum(
+                part.in_flight_share * (part.page.seq_len + mean_decoded(part.new_tokens - 1)) for part in self.classes
+            )
         )
 
 

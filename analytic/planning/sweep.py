@@ -19,7 +19,6 @@ from analytic.core.execution import Execution
 from analytic.core.op import Count
 from analytic.io import stored
 from analytic.io.documents import Document
-from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.registry import model_of
@@ -52,13 +51,18 @@ def evaluate(
     batch_size: ArrayLike,
     new_tokens: ArrayLike,
     past_tokens: ArrayLike,
+    prompt_tokens: ArrayLike | None = None,
     logits: Logits = "last",
 ) -> Cost:
     """The decoder's cost for every point of the broadcast arrays: one vectorised evaluation, int64 arrays in a `Cost`.
 
+    `prompt_tokens`: positions of the prompt among past and new ones, for a model that forgets others; by default all of the
+    past is the prompt, and so are several new tokens.
     Raises ValueError for shapes that do not broadcast and for counts below one (past tokens: below zero).
     """
-    columns = _columns(spec, run, batch_size, new_tokens, past_tokens, logits, of=lambda tree: tree.total().as_dict())
+    prompt = _all_prompt(new_tokens, past_tokens) if prompt_tokens is None else prompt_tokens
+    points = (batch_size, new_tokens, past_tokens, prompt)
+    columns = _columns(spec, run, points, logits, of=lambda tree: tree.total().as_dict())
     return Cost(**columns)
 
 
@@ -85,7 +89,8 @@ def scaling(
     steps = np.arange(decode_steps, dtype=np.int64)
     new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
     past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
-    columns = _columns(spec, run, batch_size, new, past, "last", of=_quantities)
+    prompt = np.concatenate([lengths, lengths.repeat(steps.size)])
+    columns = _columns(spec, run, (batch_size, new, past, prompt), "last", of=_quantities)
     points = []
     for index, length in enumerate(seq_lens):
         begin = lengths.size + index * steps.size
@@ -142,31 +147,42 @@ def write(scaled: dict[str, Any], folder: Path) -> tuple[Path, Path]:
 def _columns(
     spec: ModelSpec,
     run: Execution,
-    batch_size: ArrayLike,
-    new_tokens: ArrayLike,
-    past_tokens: ArrayLike,
+    given: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
     logits: Logits,
     *,
     of: Callable[[CostNode], dict[str, Count]],
 ) -> dict[str, Any]:
-    """Quantities that `of` reads from the decoder's tree at every point of the broadcast arrays, one int64 array each."""
+    """Quantities that `of` reads from the decoder's tree at every point of the broadcast arrays, one int64 array each.
+
+    `given`: batch size, new tokens, past tokens and tokens of the prompt.
+    """
     accept("logits", logits, ("last", "all"))
-    batch, new, past = np.broadcast_arrays(
-        _counts("batch_size", batch_size), _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
-    )
+    names, text = ("batch_size", "new_tokens", "past_tokens", "prompt_tokens"), spec.text
+    least = (1, 1, 0, 0)
+    counts = [_counts(name, value, least=low) for name, value, low in zip(names, given, least, strict=True)]
+    batch, new, past, prompt = np.broadcast_arrays(*counts)
     shape = batch.shape
-    batch, new, past = batch.ravel(), new.ravel(), past.ravel()
-    decoder = Decoder(spec=spec.text, shape=DecoderShape(batch=1, new_tokens=1, past_tokens=0), logits=logits, run=run)
+    batch, new, past, prompt = batch.ravel(), new.ravel(), past.ravel(), prompt.ravel()
+    first = text.call_shape(batch=1, new_tokens=1, past_tokens=0, prompt_tokens=1)
+    decoder = Decoder(spec=text, shape=first, logits=logits, run=run)
     pieces = []
     for start in range(0, max(batch.size, 1), CHUNK):
         part = slice(start, start + CHUNK)
-        points = DecoderShape(batch=batch[part], new_tokens=new[part], past_tokens=past[part])
+        points = text.call_shape(
+            batch=batch[part], new_tokens=new[part], past_tokens=past[part], prompt_tokens=prompt[part]
+        )
         pieces.append(of(replace(decoder, shape=points).tree("")))
     joined: dict[str, Any] = {}
     for name in pieces[0]:
         columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
         joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
     return joined
+
+
+def _all_prompt(new_tokens: ArrayLike, past_tokens: ArrayLike) -> NDArray[np.int64]:
+    """All past positions, and the new ones of a call with several or without a past."""
+    new, past = _counts("new_tokens", new_tokens), _counts("past_tokens", past_tokens, least=0)
+    return np.where((new > 1) | (past == 0), past + new, past)
 
 
 def _quantities(tree: CostNode) -> dict[str, Count]:

@@ -89,7 +89,8 @@ class ClosedFormTimes:
 
     def step_s(self, mix: Mix, pages: int) -> float:
         """All pages at the mean context: FLOPs and bytes are linear in it, so their sum over the pages is the same."""
-        self._root.start_decode(self._root.start_prefill(mix.mean_context_len, pages))
+        context = mix.mean_attended(self._root.mean_decoded)
+        self._root.start_decode(self._root.cache_after(context, decoded=0, batch_size=pages))
         return self._seconds(self._root)
 
 

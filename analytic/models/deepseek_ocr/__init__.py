@@ -16,6 +16,7 @@ moe                router, routed and shared experts
 decoder_attention  attention with rotary positions and a KV cache, and the shape of one call
 decoder            dense and sparse layers, norm, embedding, head
 language_model     one call of the whole decoder
+step_costs         the costs of many decode steps at once
 model              the stateful root: vision, prefill, decode
 family             what the registry is told: names in Hugging Face configs, parts that are timed alone, blocks of reports
 """

@@ -60,6 +60,43 @@ class DecoderShape:
         """1 if several tokens extend a growing, non-empty cache, else 0: SDPA then takes a mask instead of making one."""
         return (self.new_tokens > 1) * (self.past_tokens > 0) * int(self.capacity is None)
 
+    # what differs in a decoder whose cache does not keep every position
+
+    @property
+    def pairs(self) -> Count:
+        """Query-key pairs of one sequence and head that are not masked."""
+        return causal_pairs(self.new_tokens, self.past_tokens)
+
+    @property
+    def stored(self) -> Count:
+        """Positions per sequence in the cache after the call."""
+        return self.context
+
+    @property
+    def given_mask(self) -> Count:
+        """1 if every layer is given a mask, which SDPA converts, else 0."""
+        return self.continues
+
+    @property
+    def always_masked(self) -> bool:
+        """Whether every call is given a mask, so that its attention of many queries is not the causal kernel."""
+        return False
+
+    @property
+    def joins(self) -> tuple[Count, Count]:
+        """Concatenations of keys (and as many of values) that extend a growing cache, and positions in their results."""
+        return 1, self.context
+
+    @property
+    def copies_window(self) -> bool:
+        """Whether every layer's first call copies the size of a window to a device other than the CPU."""
+        return False
+
+    @property
+    def gathered(self) -> Count:
+        """Positions per sequence that attention reads from a copy beside the cache."""
+        return 0
+
 
 def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
     """Raise ValueError if the counts of an array of shapes could exceed 64 bits; single shapes use Python integers.
@@ -126,13 +163,14 @@ class LlamaFlashAttention2(AnalyticLayer):
             queries=shape.new_tokens,
             keys=shape.context,
             head_dim=spec.head_dim,
-            useful_pairs=causal_pairs(shape.new_tokens, shape.past_tokens),
+            useful_pairs=shape.pairs,
         )
         mask_bytes, mask_made = self._mask(attention)
         mask_alive = mask_bytes if self.run.attention_kernel != "eager" else 0  # the decoder counts an eager mask
         # with a batch, a batched product needs contiguous rotated queries; cached keys and values are contiguous
         query_copy = operand_copies(tokens * width, self.run, tensors=1 * (shape.batch > 1) * (shape.new_tokens > 1))
-        cached = shape.batch * shape.context * (2 * kv_width * b)
+        kv_bytes = shape.batch * (2 * kv_width * b)
+        attended = kv_bytes * shape.context
         weights = 2 * (width + kv_width) * width * b
         return module(
             name,
@@ -140,47 +178,58 @@ class LlamaFlashAttention2(AnalyticLayer):
             ops=(
                 rotary(elements=tokens * width, angles=shape.new_tokens * spec.head_dim, b=b),
                 rotary(elements=tokens * kv_width, angles=shape.new_tokens * spec.head_dim, b=b),
-                self._cached(cached),
+                *self._cached(kv_bytes),
                 products(
                     attention,
                     self.run,
                     fused=self._fused_class,
                     bias_bytes=mask_alive,
-                    sources_bytes=tokens * (width * b),
+                    sources_bytes=tokens * (width * b) + kv_bytes * shape.gathered,
                 ),
                 softmax_chain(attention, self.run, biased=self._masked, bias_reads=mask_bytes),
                 mask_made,
                 head_copies(attention, self.run),
                 query_copy,
             ),
-            fused_bytes=tokens * (2 * width * b) + weights + cached,
-            kv_bytes=cached,
+            fused_bytes=tokens * (2 * width * b) + weights + attended,
+            kv_bytes=kv_bytes * shape.stored,
             children=(
                 *linears("q_proj", "o_proj", tokens=tokens, width_in=width, width_out=width, bias=False, b=b),
                 *linears("k_proj", "v_proj", tokens=tokens, width_in=width, width_out=kv_width, bias=False, b=b),
             ),
         )
 
-    def _cached(self, cached: Count) -> Op:
-        """Keys and values stored in the cache: concatenated to a growing one, copied into a static one."""
+    def _cached(self, kv_bytes: Count) -> tuple[Op, ...]:
+        """Keys and values stored in the cache: concatenated to a growing one, copied into a static one.
+
+        `kv_bytes`: those of one position of every sequence.
+        """
         if self.shape.capacity is None:
-            return ops.movement(launches=2, read=cached, written=cached, rate_class=ShapeClass.JOIN)
+            times, positions = self.shape.joins
+            joined = kv_bytes * positions
+            join = ops.movement(launches=2 * times, read=joined, written=joined, rate_class=ShapeClass.JOIN)
+            if not self.shape.copies_window or self.run.device == "cpu":
+                return (join,)
+            begun = (self.shape.past_tokens == 0) * 1
+            return join, ops.movement(launches=begun, read=8 * begun, written=8 * begun)
         new = self.shape.tokens * (2 * self.spec.num_kv_heads * self.spec.head_dim * self.run.dtype_bytes)
         positions = self.shape.new_tokens * 8
         # arange, + current length, increment of the length, two copies by these positions
-        return ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8)
+        return (ops.movement(launches=5, read=new + 3 * positions + 16, written=new + 2 * positions + 8),)
 
     @property
     def _fused_class(self) -> ShapeClass:
         """The rate class: one query per sequence has its own; an array of calls is classed as several queries."""
-        single = isinstance(self.shape.new_tokens, int) and self.shape.new_tokens == 1
-        return ShapeClass.SINGLE_QUERY if single else ShapeClass.CAUSAL_ATTENTION
+        if isinstance(self.shape.new_tokens, int) and self.shape.new_tokens == 1:
+            return ShapeClass.SINGLE_QUERY
+        return ShapeClass.BIASED_ATTENTION if self.shape.always_masked else ShapeClass.CAUSAL_ATTENTION
 
     @property
     def _masked(self) -> Count:
-        """1 if a mask is added: always in transformers' own attention, in decomposed SDPA only with several new tokens."""
+        """1 if a mask is added: always in transformers' own attention, in decomposed SDPA if given or of several rows."""
         if self.run.attention_kernel == "math":
-            return (self.shape.new_tokens > 1) * 1
+            several, given = (self.shape.new_tokens > 1) * 1, self.shape.given_mask
+            return several + given - several * given
         return int(self.run.attention_kernel == "eager")
 
     def _mask(self, attention: AttentionShape) -> tuple[Count, Op]:
@@ -192,7 +241,7 @@ class LlamaFlashAttention2(AnalyticLayer):
         pairs, b = attention.queries * attention.keys, self.run.dtype_bytes
         if self.run.attention_kernel == "eager":
             return self.shape.batch * pairs * b, ops.movement(launches=0, read=0, written=0)
-        given = self.shape.continues
+        given = self.shape.given_mask
         own = self._masked * (1 - given)
         numbers, c = self.shape.batch * pairs * b, self.run.bytes_in(self.run.torch.math_attention_dtype)
         made = ops.movement(

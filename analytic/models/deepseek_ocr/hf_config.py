@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from analytic.core.checks import whole
 from analytic.models.deepseek_ocr.hf_fields import TRANSFORMERS, VENDOR
-from analytic.models.deepseek_ocr.hf_reading import NAME, read, refused, shown
+from analytic.models.deepseek_ocr.hf_reading import NAME, fields_of, read, refused, shown
 from analytic.models.family import ConfigKind
 
 FULL: Final = "full_attention"
@@ -23,12 +23,23 @@ VENDORS_SAM: Final = {"image_size": 1024, "patch_size": 16, "window_size": 14, "
 """Dimensions of SAM that stand in the vendor's code alone."""
 
 
+SLIDING: Final = "reference_sliding_attention"
+
+
+def slides(fields: Mapping[str, Any]) -> bool:
+    """Whether every layer slides in a config of transformers' class, as those do that state no `layer_types`."""
+    text = fields.get("text_config")
+    kinds = None if text is None else fields_of(text, "text_config").get("layer_types")
+    return kinds is None or (isinstance(kinds, list | tuple) and set(kinds) == {SLIDING})
+
+
 CONFIGS: Final = (
     ConfigKind(
         name=NAME,
         layout="transformers",
         architectures=("UnlimitedOcrForConditionalGeneration",),
         model_types=("unlimited_ocr",),
+        applies=lambda fields: not slides(fields),
     ),
     ConfigKind(
         name=NAME,
@@ -48,11 +59,14 @@ def dimensions(config: Any, kind: ConfigKind) -> dict[str, Any]:
     """
     sizes = read(config, VENDOR if kind.layout == "vendor" else TRANSFORMERS)
     whole("image_token_id", sizes["image_token_id"], least=0)
-    parts = _of_vendor(sizes) if kind.layout == "vendor" else _of_transformers(sizes)
+    parts = of_vendor(sizes) if kind.layout == "vendor" else of_transformers(sizes)
+    if kind.layout != "vendor":
+        _only_full_attention(sizes["text_config"]["layer_types"], sizes["text_config"]["num_hidden_layers"])
     return {"image_token_id": sizes["image_token_id"], **parts}
 
 
-def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
+def of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The dimensions of encoders and decoder in transformers' layout."""
     sam, clip, text = sizes["vision_config"]["sam_config"], sizes["vision_config"]["encoder_config"], sizes["text_config"]
     whole_fields(sam, "vision_config.sam_config", skip=("global_attn_indexes", "downsample_channels"))
     whole_fields(clip, "vision_config.encoder_config")
@@ -62,7 +76,6 @@ def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
     head_dim = text["hidden_size"] // text["num_attention_heads"]
     if text["head_dim"] not in (None, head_dim):
         raise refused("text_config.head_dim", text["head_dim"], head_dim)
-    _only_full_attention(text["layer_types"], text["num_hidden_layers"])
     return {
         "sam": {
             "hidden_size": sam["hidden_size"],
@@ -90,7 +103,8 @@ def _of_transformers(sizes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_vendor(sizes: dict[str, Any]) -> dict[str, Any]:
+def of_vendor(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The dimensions of encoders and decoder in the vendor's layout."""
     text, projector = sizes["language_config"], sizes["projector_config"]
     clip, sam = sizes["vision_config"]["width"]["clip-l-14-224"], sizes["vision_config"]["width"]["sam_vit_b"]
     whole_fields(text, "language_config", skip=("first_k_dense_replace",))
@@ -147,7 +161,7 @@ def _only_full_attention(layer_types: Any, num_layers: int) -> None:
         return
     raise ValueError(
         f"text_config.layer_types: got {shown(layer_types)}, accepted: {FULL} in each of the {num_layers} layers ({NAME}); "
-        f"no other form is modelled. A config without layer_types is Unlimited-OCR: transformers slides every layer"
+        f"no other form is modelled. A config whose layers all slide, or that has no layer_types, is Unlimited-OCR"
     )
 
 

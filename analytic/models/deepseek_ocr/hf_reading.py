@@ -12,8 +12,8 @@ NAME: Final = "DeepSeek-OCR"
 LONGEST: Final = 80
 INSTEAD: Final = {
     "quantization_config": "quantised weights and their kernels are not modelled; use the unquantised checkpoint",
-    "sliding_window": "this is Unlimited-OCR, whose sliding attention is not modelled",
-    "sliding_window_size": "this is Unlimited-OCR, whose sliding attention is not modelled",
+    "sliding_window": "a window is that of an Unlimited-OCR, whose config says so in architectures",
+    "sliding_window_size": "a window is that of an Unlimited-OCR, whose config says so in architectures",
     "use_mla": f"multi-head latent attention is not modelled; {NAME}'s config says false",
 }
 """What to do about a fixed field, where more can be said than the accepted values."""

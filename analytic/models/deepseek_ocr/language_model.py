@@ -69,7 +69,7 @@ class Decoder(AnalyticLayer):
 
     @property
     def _idle_masks(self) -> int:
-        """Sliding masks that a call builds and no layer uses."""
+        """Sliding masks that a call builds: for layers that slide, and for none in DeepSeek-OCR."""
         return int(self.spec.prepares_sliding and self.run.transformers.builds_sliding_mask)
 
     def _held(self) -> Count:
@@ -84,7 +84,7 @@ class Decoder(AnalyticLayer):
         return shape.tokens * (self.spec.hidden_size * b) + angles + masks
 
     def _masks(self) -> Op:
-        """Positions and boolean masks, once per call: a sliding mask that no layer uses, and the causal mask.
+        """Positions and boolean masks, once per call: a sliding mask, whether or not layers slide, and the causal mask.
 
         SDPA needs the causal mask only if several tokens extend a cache; transformers' own attention converts each mask to
         additive values.

@@ -26,6 +26,7 @@ from analytic.core.op import Count
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.spec import DeepseekOCRSpec
+from analytic.models.deepseek_ocr.step_costs import decode_window, prompt_of, scaled
 from analytic.models.deepseek_ocr.vision import VisionStack
 from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.page_vision import PageVision
@@ -62,13 +63,13 @@ class DeepseekOCRModel(AnalyticLayer):
         self._cache: SyntheticKVCache | None = None
         self._shape = decoder.shape
         self._stage_cost: Cost | None = None
-        self._window: dict[tuple[int, int, int | None], Cost] = {}
+        self._window: dict[SyntheticKVCache, Cost] = {}
 
     @classmethod
     def from_spec(cls, spec: DeepseekOCRSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
         """Build a DeepSeek-OCR of `spec` for `run`; `logits` of the `last` position or of `all`."""
         accept("logits", logits, ("last", "all"))
-        shape = DecoderShape(batch=1, new_tokens=1, past_tokens=0)
+        shape = spec.text.call_shape(batch=1, new_tokens=1, past_tokens=0, prompt_tokens=1)
         return cls.from_layers(
             VisionStack(spec=spec, workload=spec.pages.gundam(None), batch=1, run=run),
             Decoder(spec=spec.text, shape=shape, logits=logits, run=run),
@@ -147,11 +148,19 @@ class DeepseekOCRModel(AnalyticLayer):
             self._check_cache(kv_cache, batch_size)
             capacity = kv_cache.capacity
         past = 0 if kv_cache is None else kv_cache.length
-        cache = self._new_cache(batch_size, past + context_len, capacity)
-        self._shape = DecoderShape(batch=batch_size, new_tokens=context_len, past_tokens=past, capacity=capacity)
-        self._cache = cache
+        length = past + context_len
+        self._shape = self._decoder.spec.call_shape(
+            batch=batch_size, new_tokens=context_len, past_tokens=past, prompt_tokens=length, capacity=capacity
+        )
+        self._cache = self._new_cache(batch_size, length, capacity, prompt_length=length)
         self._enter("prefill")
         return self._cache
+
+    def cache_after(
+        self, prompt_len: int, *, decoded: int, batch_size: int, capacity: int | None = None
+    ) -> SyntheticKVCache:
+        """The cache of a batch after a prefill of `prompt_len` positions and `decoded` tokens; starts nothing."""
+        return self._new_cache(batch_size, prompt_len + decoded, capacity, prompt_length=prompt_len)
 
     def start_decode(self, kv_cache: SyntheticKVCache | None = None) -> SyntheticKVCache:
         """Start decoding on the cache of the last prefill, or on `kv_cache`; returns it.
@@ -225,6 +234,10 @@ class DeepseekOCRModel(AnalyticLayer):
             return cost
         return BackwardCost(**{field.name: int(getattr(cost, field.name) * self._multiplier) for field in fields(cost)})
 
+    def mean_decoded(self, steps: int) -> float:
+        """Decoded positions that a step attends to beside its own: the mean over `steps` steps."""
+        return self._decoder.spec.mean_decoded(steps)
+
     @property
     def weight_bytes(self) -> int:
         """Bytes of all parameters, in every stage; `forward_memory_weight` has those of the current stage alone."""
@@ -245,56 +258,32 @@ class DeepseekOCRModel(AnalyticLayer):
     def _step_shape(self) -> DecoderShape:
         assert self._cache is not None  # the decode mode is entered with a cache only
         cache = self._cache
-        return DecoderShape(batch=cache.batch_size, new_tokens=1, past_tokens=cache.length, capacity=cache.capacity)
+        return self._decoder.spec.call_shape(
+            batch=cache.batch_size,
+            new_tokens=1,
+            past_tokens=cache.length,
+            prompt_tokens=prompt_of(cache),
+            capacity=cache.capacity,
+        )
 
     def _decode_cost(self) -> Cost:
         """The cost of the next token, from a window of steps evaluated in one vectorised call."""
-        step = self._step_shape()
-        key = (int(step.batch), int(step.past_tokens), step.capacity)  # a single cache, never an array
-        if key not in self._window:
-            self._window = decode_window(
-                self._decoder, batch=key[0], past_tokens=key[1], capacity=key[2], steps=DECODE_WINDOW
-            )
-        return self._window[key]
+        assert self._cache is not None  # the decode mode is entered with a cache only
+        cache = self._cache
+        if cache not in self._window:
+            self._window = decode_window(self._decoder, cache, steps=DECODE_WINDOW)
+        return self._window[cache]
 
-    def _new_cache(self, batch_size: int, length: int, capacity: int | None) -> SyntheticKVCache:
-        spec = self._decoder.spec
-        return SyntheticKVCache(
-            num_layers=spec.num_layers,
-            num_kv_heads=spec.num_kv_heads,
-            head_dim=spec.head_dim,
+    def _new_cache(self, batch_size: int, length: int, capacity: int | None, *, prompt_length: int) -> SyntheticKVCache:
+        return self._decoder.spec.cache(
             dtype_bytes=self._run.dtype_bytes,
             batch_size=batch_size,
             length=length,
+            prompt_length=prompt_length,
             capacity=capacity,
         )
 
     def _check_cache(self, cache: SyntheticKVCache, batch_size: int) -> None:
-        fitting = self._new_cache(batch_size, cache.length, cache.capacity)
+        fitting = self._new_cache(batch_size, cache.length, cache.capacity, prompt_length=prompt_of(cache))
         if cache != fitting:
             raise ValueError(f"kv_cache: got {cache}, accepted: {fitting}")
-
-
-def decode_window(
-    decoder: Decoder, *, batch: int, past_tokens: int, capacity: int | None, steps: int
-) -> dict[tuple[int, int, int | None], Cost]:
-    """The costs of `steps` decode steps from `past_tokens` on, by (batch, past tokens, capacity), in one evaluation."""
-    import numpy as np
-
-    past = np.arange(past_tokens, past_tokens + steps, dtype=np.int64)
-    shape = DecoderShape(batch=batch, new_tokens=1, past_tokens=past, capacity=capacity)
-    cost = replace(decoder, shape=shape).tree("").total()
-    columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}
-    rows = zip(*columns.values(), strict=True)
-    return {
-        (batch, past_tokens + index, capacity): Cost(**dict(zip(columns, row, strict=True)))
-        for index, row in enumerate(rows)
-    }
-
-
-def scaled(cost: Cost, factor: Fraction) -> Cost:
-    """`cost` times `factor`, except launches and weights (resident, touched); rounded down to whole units."""
-    if factor == 1:
-        return cost
-    kept = ("launches", "weight_bytes", "touched_weight_bytes")
-    return replace(cost, **{name: int(int(value) * factor) for name, value in cost.as_dict().items() if name not in kept})
