@@ -112,7 +112,7 @@ def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace
     """The options of the plugin, and those of pytest and its plugins that commands use."""
     if "--help" in words:
         return
-    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser = argparse.ArgumentParser(exit_on_error=False, fromfile_prefix_chars="@")
     for option in ("-k", "-m", "-n", "-p", "-c", "-W", "--junitxml", "--capture"):
         parser.add_argument(option)
     parser.add_argument("paths", nargs="*", default=[])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analytic.io import stored
-from fixtures.baseline import command as baselines
+from fixtures.baseline import refresh as baselines
 from fixtures.machine.environment import is_dirty, uncommitted
 
 

@@ -20,13 +20,13 @@ from fixtures.baseline.exact import Block, ExactPoint, blocks, changes
 from fixtures.baseline.failure_report import explain, summary
 from fixtures.baseline.gate import ExactGate, TimedGate, judged_by_time
 from fixtures.baseline.judgement import Judgement, Outcome
-from fixtures.baseline.stored import Baseline, Exact, Provenance
+from fixtures.baseline.sets import Baseline, ExactSet, Provenance, TimedSet
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
 from fixtures.timing.comparable import Fingerprint
-from fixtures.timing.medians import Noise, StageNoise
+from fixtures.timing.medians import StageNoise
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.validation.bench import Bench
 from fixtures.validation.point_result import ModuleRow, PointResult
@@ -44,11 +44,15 @@ def results_of(spec: ModelSpec, run: Execution = META, model: Any = None) -> dic
     return {f"{one.stage}[{one.point.label}]": one for one in found}
 
 
+def baseline_of(run: Execution, points: dict[str, ExactPoint]) -> Baseline:
+    exact = ExactSet(provenance=MADE, execution=run, batch_size=1, decode_steps=2, points=points)
+    return Baseline.empty("meta", "tiny").with_exact(exact, full=True)
+
+
 @pytest.fixture(scope="module")
 def accepted(tiny_spec: ModelSpec) -> Baseline:
     points = {name: ExactPoint.of(result) for name, result in results_of(tiny_spec).items()}
-    exact = Exact(execution=META, batch_size=1, decode_steps=2, points=points)
-    return Baseline(model_variant="tiny", device="meta", provenance=MADE, exact=exact, timed=None)
+    return baseline_of(META, points)
 
 
 def gate_of(baseline: Baseline | None, run: Execution = META, decode_steps: int = 2) -> ExactGate:
@@ -176,8 +180,7 @@ def test_float32_weights_are_memory_and_not_work(tiny_spec: ModelSpec) -> None:
     half = replace(META, experts="batched_mm")  # grouped products are bfloat16 alone on meta
     single = replace(half, dtype="float32")
     points = {name: ExactPoint.of(result) for name, result in results_of(tiny_spec, half).items()}
-    exact = Exact(execution=half, batch_size=1, decode_steps=2, points=points)
-    accepted = Baseline(model_variant="tiny", device="meta", provenance=MADE, exact=exact, timed=None)
+    accepted = baseline_of(half, points)
     result = results_of(tiny_spec, single)["prefill[64]"]
     # a run that says it is in float32 is incomparable; one that does not say so is caught
     assert gate_of(accepted, single).judge(result).reason == "dtype: bfloat16 against float32"
@@ -196,9 +199,7 @@ def test_glue_of_another_framework_is_incomparable_and_its_architecture_is_held(
     points = {name: ExactPoint.of(result) for name, result in results.items()}
 
     def judged_against(points: dict[str, ExactPoint]) -> Judgement:
-        exact = Exact(execution=before, batch_size=1, decode_steps=2, points=points)
-        baseline = Baseline(model_variant="tiny", device="meta", provenance=MADE, exact=exact, timed=None)
-        return gate_of(baseline, after).judge(results["prefill[64]"])
+        return gate_of(baseline_of(before, points), after).judge(results["prefill[64]"])
 
     found = judged_against(points)
     assert found.outcome is Outcome.INCOMPARABLE
@@ -324,8 +325,9 @@ def test_a_slowdown_is_split_into_work_and_efficiency() -> None:
 
 
 def timed_gate(place: Fingerprint, version: str = "0" * 8) -> TimedGate:
-    noise = Noise(created="now", commit=None, dirty=False, fingerprint=PLACE, stages={"decode[64]": STEADY})
-    baseline = Baseline(model_variant="tiny", device="cpu", provenance=MADE, exact=None, timed=noise)
+    baseline = Baseline.empty("cpu", "tiny").with_times(
+        TimedSet(provenance=MADE, fingerprint=PLACE, stages={"decode[64]": STEADY})
+    )
     path = Path("baselines/cpu/tiny.json")
     return TimedGate(baseline=baseline, path=path, place=place, threshold=0.05, version=lambda stage: version)
 

@@ -54,7 +54,10 @@ def test_a_broken_baseline_is_one_failure_a_benchmark_and_a_report(tmp_path: Pat
     assert "**1 of 2 benchmarks differ from the baseline: prefill[256] more work (executed_flops +" in done.stdout
     assert "moved most: lm_head +0.30% FLOPs" in done.stdout
     assert "-k 'prefill[256]'" in done.stdout
-    assert f"If the change is intended, accept it: `nox -s baseline -- refresh --baseline-dir {baselines}`" in done.stdout
+    assert (
+        f"If the change is intended, accept it: `nox -s baseline -- refresh --device meta --baseline-dir {baselines}`"
+        in done.stdout
+    )
     suite = ElementTree.parse(xml).getroot()[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
     (report,) = (tmp_path / "out").rglob("report.md")
@@ -76,7 +79,7 @@ def test_without_a_baseline_a_run_passes_and_says_so_unless_one_is_required(tmp_
     done = run(*arguments, "--baseline-dir", str(tmp_path / "empty"))
     assert done.returncode == 0, done.stdout
     assert "new: prefill[256]: no baseline" in done.stdout
-    assert "nox -s baseline -- refresh --preset tiny --baseline-dir" in done.stdout
+    assert "nox -s baseline -- refresh --device meta --preset tiny --baseline-dir" in done.stdout
     done = run(*arguments, "--baseline-dir", str(tmp_path / "empty"), "--require-baseline", "--report-format", "github")
     assert done.returncode == 1, done.stdout
     assert "1 failed" in done.stdout

@@ -21,8 +21,8 @@ from analytic.io.ending import EarlyEnd, Incomplete
 from fixtures.ab_testing import noise
 from fixtures.ab_testing.worker_process import Amount, Round
 from fixtures.baseline import command as baselines
+from fixtures.baseline import refresh
 from fixtures.config.job import Job
-from fixtures.config.stages import usual
 from fixtures.drift import __main__ as drift
 from fixtures.drift.overlay import Overlay
 from fixtures.microbench import device_rates
@@ -105,6 +105,9 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             def round(self, stage: str, *, runs: int) -> Round:
                 return Round(time_s=0.25, wall_s=None, throttled=False)
 
+            def watch(self) -> tuple[str, ...]:
+                return ()
+
             def count(self, stage: str) -> Amount:
                 return Amount(executed_flops=1, operator_calls=1, peak_bytes=1, blocks={})
 
@@ -175,22 +178,33 @@ def test_a_full_disk_leaves_the_table(
 def test_an_incomplete_study_is_no_baseline(
     workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "require_clean", lambda: None)
-    monkeypatch.chdir(tmp_path)
-    workers(good=7 * (1 + len(usual("tiny"))))
-    refresh = ["refresh", "--device", "cpu", "--baseline-dir", str(tmp_path / "baselines")]
-    assert baselines.main(refresh) == 130
-    said = capsys.readouterr().err
-    assert "baseline: 7 of 8 processes are kept in results/noise-cpu-tiny.json, marked incomplete; go on with" in said
-    assert "`nox -s noise -- --device cpu --preset tiny --processes 8 --continue`" in said
-    assert "baseline: interrupted (Ctrl-C); a baseline is written whole, so none was changed" in said
-    assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 2
+    monkeypatch.setattr(refresh, "require_clean", lambda: None)
+    arguments = ["--processes", "8", "--output-dir", str(tmp_path), "decode[16]"]
+    stored = ["refresh", "--device", "cpu", "--preset", "tiny", "--baseline-dir", str(tmp_path / "baselines")]
+    stored += ["--noise", str(tmp_path / "noise-cpu-tiny.json")]
+    workers(good=7 * 2)
+    assert noise.main(arguments) == 130
+    assert baselines.main(stored) == 2
     assert "is incomplete (interrupted (Ctrl-C); missing: process 8), which is no baseline" in capsys.readouterr().err
-    workers(good=1 + len(usual("tiny")))
-    assert noise.main(["--device", "cpu", "--preset", "tiny", "--processes", "8", "--continue"]) == 0
-    assert baselines.main([*refresh, "--noise", "results/noise-cpu-tiny.json"]) == 0
+    workers(good=2)
+    assert noise.main([*arguments, "--continue"]) == 0
+    assert baselines.main(stored) == 0
     (path,) = (tmp_path / "baselines").rglob("tiny.json")
-    assert "incomplete" not in json.loads(path.read_text())["timed"]
+    assert len(json.loads(path.read_text())["timed"][0]["stages"]["decode[16]"]["medians_s"]) == 8
+
+
+def test_a_disturbed_process_of_a_study_is_said_and_kept(
+    workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers(good=4)
+    busy = iter([(), ("other processes used 1.90 of 2 CPUs",), (), ()])
+    monkeypatch.setattr(noise.WorkerProcess, "watch", lambda self: next(busy))
+    assert noise.main(["--processes", "2", "--output-dir", str(tmp_path), "decode[16]"]) == 0
+    line = "disturbed: decode[16] in 1 of 2 processes: other processes used 1.90 of 2 CPUs"
+    assert line in capsys.readouterr().out.splitlines()
+    found = Noise.read(tmp_path / "noise-cpu-tiny.json")
+    assert found.disturbed == {"decode[16]": ("other processes used 1.90 of 2 CPUs",)}
+    assert noise.joined(noise.apart(found)).disturbed == found.disturbed
 
 
 def test_stages_ranked_before_an_interruption_are_kept(

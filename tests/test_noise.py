@@ -47,6 +47,8 @@ def test_a_worker_times_rounds_of_one_unit() -> None:
             found = worker.round(name, runs=1)
             assert found.time_s > 0
             assert (found.wall_s, found.throttled) == (None, False)
+        assert worker.watch() == ()  # nothing was watched before
+        assert all(isinstance(reason, str) for reason in worker.watch())
         amount = worker.count("decode[16]")
         assert sum(work.flops for work in amount.blocks.values()) == amount.executed_flops > 0
         assert sum(work.calls for work in amount.blocks.values()) == amount.operator_calls > 0

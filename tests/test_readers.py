@@ -34,6 +34,8 @@ from analytic.planning.side_by_side import DEVICES
 from analytic.prediction import rates
 from analytic.prediction.hardware import HARDWARE
 from fixtures.baseline import stored as baselines
+from fixtures.baseline.kept import KeptRefresh, kept_in
+from fixtures.baseline.processes import SampledProcess, StageSample
 from fixtures.distributed.merged import Source, merge
 from fixtures.distributed.merged_run import Origin, read_run, write
 from fixtures.evidence.card import Card
@@ -53,7 +55,7 @@ from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
 from fixtures.timing.operator_profile import OperatorProfile
 from tests.explained_runs import BEFORE, explanation_of_two
-from tests.samples import measured_like, timed_like
+from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as served
 from tests.test_baseline import STORED, TIMED, TIMES
@@ -231,6 +233,20 @@ def card() -> dict[str, Any]:
     }
 
 
+def refresh_file() -> Any:
+    sample = StageSample(
+        executed_flops=1, operator_calls=None, peak_bytes=None, first_s=1.0, median_s=1.0, reasons=("somebody else",)
+    )
+    kept = KeptRefresh(path=Path("refresh.json"), words=("--device", "cpu"))
+    kept.points["prefill[64]"] = STORED.exact[0].points["prefill[64]"]
+    kept.processes.append(SampledProcess(fingerprint=PLACE, samples={"decode[64]": sample}))
+    return kept.as_json()
+
+
+def going_on(path: Path) -> object:
+    return kept_in(path)
+
+
 RECORDS = [f"record.v{number}" for number in range(1, 6)]
 KINDS = {
     **{
@@ -240,8 +256,13 @@ KINDS = {
         for number in range(1, 6)
     },
     "times": Kind(example=loaded(DATA / "record.v5.json"), place="record.json", readers=(planned,)),
-    "baseline, exact": Kind(example=lambda: json.loads(STORED.text()), place="meta/tiny.json", readers=(baselines.read,)),
-    "baseline, timed": Kind(example=lambda: json.loads(TIMED.text()), place="cpu/tiny.json", readers=(baselines.read,)),
+    "baseline, exact": Kind(
+        example=lambda: json.loads(baselines.text_of(STORED)), place="meta/tiny.json", readers=(baselines.read,)
+    ),
+    "baseline, timed": Kind(
+        example=lambda: json.loads(baselines.text_of(TIMED)), place="cpu/tiny.json", readers=(baselines.read,)
+    ),
+    "refresh": Kind(example=refresh_file, place="refresh-cpu-tiny-01234567.json", readers=(going_on,)),
     "accepted baseline": Kind(
         example=loaded(ROOT / "baselines" / "meta" / "deepseek-ocr-v1-base.json"),
         place="meta/deepseek-ocr-v1-base.json",

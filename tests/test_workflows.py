@@ -1,5 +1,6 @@
 """The workflows of .github: what they may do, what they run, and on whose behalf."""
 
+import argparse
 import ast
 import os
 import re
@@ -10,6 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+
+from fixtures.baseline.stored import find
+from fixtures.config.points import benchmarks
+from fixtures.config.pytest_options import ArgparseGroups, add_options
+from fixtures.config.run_options import RunOptions
+from fixtures.config.stages import BenchmarkId
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -193,6 +200,53 @@ def test_nothing_from_a_fork_runs_on_the_gpu_runner() -> None:
             assert job["environment"] == "gpu", name
         else:
             assert "environment" in job or "default_branch" in job["if"], name
+
+
+SELECTION = "@.github/gpu.selection"
+
+
+def test_gate_and_refresh_of_the_gpu_runner_take_one_selection() -> None:
+    (gate,) = [script for script in scripts(ALL_JOBS["gpu.bench_gpu"]) if "nox" in script]
+    (refresh,) = [script for script in scripts(ALL_JOBS["baseline.measure"]) if "refresh" in script]
+    assert f"-s bench_gpu -- {SELECTION} " in gate
+    assert f'if [ "$DEVICE" = cuda ]; then selection=({SELECTION}); fi' in refresh
+    assert 'refresh --device "$DEVICE" "${selection[@]}"' in refresh
+    # nothing beside the file selects what is measured, or how it runs
+    flags = {word for text in (gate, refresh) for word in re.findall(r"--[a-z][a-z-]+", text)}
+    own = {"--no-venv", "--require-baseline", "--report-format", "--junitxml", "--device", "--preset"}
+    assert flags == own
+
+
+def test_the_selection_of_the_gpu_runner_has_exact_results_that_are_stored() -> None:
+    words = (ROOT / ".github" / "gpu.selection").read_text(encoding="utf-8").splitlines()
+    parser = argparse.ArgumentParser()
+    add_options(ArgparseGroups(parser))
+    given = vars(parser.parse_args(["--device", "meta", *words]))
+    options = RunOptions.parsed(lambda flag: given[flag.removeprefix("--").replace("-", "_")])
+    names = {str(BenchmarkId(stage, point.label)) for stage, point in benchmarks(options)}
+    baseline = find("meta", options.spec.model_variant)
+    assert baseline is not None
+    assert any(name.startswith("end_to_end") for name in names)
+    assert names <= {name for one in baseline.exact for name in one.points}
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("meta", "--device meta --preset tiny"), ("cuda", f"--device cuda {SELECTION}")],
+)
+def test_a_refresh_by_hand_measures_exact_results_or_the_selection(tmp_path: Path, device: str, told: str) -> None:
+    (tmp_path / "nox").write_text('#!/usr/bin/env bash\nprintf "%s " "$@" >> "$TOLD"; echo >> "$TOLD"\n')
+    (tmp_path / "nox").chmod(0o755)
+    (script,) = [script for script in scripts(ALL_JOBS["baseline.measure"]) if "refresh" in script]
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "TOLD": str(tmp_path / "told"),
+        "DEVICE": device,
+        "PRESET": "tiny",
+    }
+    command = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "told").read_text().splitlines()[0] == f"--no-venv -s baseline -- refresh {told} "
 
 
 def test_the_gpu_runner_is_held_to_a_baseline_and_leaves_its_results() -> None:
