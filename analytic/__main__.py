@@ -2,7 +2,7 @@
 
 `cost` prints one point by stage, `crops` the views of image sizes and files, `sweep` writes a scaling table, `demand`
 prints rates required of a device, `predict` the time on a measured device, `capacity` memory, throughput and cost of a
-device, `devices` several side by side.
+device, `devices` several side by side, `compare` several variants of the model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from analytic.cli.capacity import add_capacity
+from analytic.cli.compare import add_compare
 from analytic.cli.cost import add_cost
 from analytic.cli.crops import add_crops
 from analytic.cli.devices import add_devices
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analytic", description="Closed-form cost of a page for DeepSeek-OCR.")
     subparsers = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (add_cost, add_crops, add_sweep, add_demand, add_predict, add_capacity, add_devices):
+    for add in (add_cost, add_crops, add_sweep, add_demand, add_predict, add_capacity, add_devices, add_compare):
         add(subparsers)
     return parser
 

@@ -23,6 +23,7 @@ from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.family import PRESET
 from analytic.models.deepseek_ocr.workload import gundam
 from analytic.models.deepseek_ocr.workload_profile import OCRWorkloadProfile
+from analytic.models.registry import family_of
 from analytic.models.spec import ModelSpec
 from analytic.models.unlimited_ocr.family import UNLIMITED_PRESET
 from analytic.planning import sweep
@@ -31,7 +32,9 @@ from analytic.planning.plan import plan
 from analytic.planning.plan_request import PlanRequest
 from analytic.planning.recorded_times import recorded_times
 from analytic.planning.side_by_side import DEVICES
-from analytic.prediction import rates
+from analytic.planning.variants import VARIANTS
+from analytic.planning.variants import beside as variants_beside
+from analytic.prediction import hardware, rates
 from analytic.prediction.hardware import HARDWARE
 from fixtures.baseline import stored as baselines
 from fixtures.baseline.kept import KeptRefresh, kept_in
@@ -141,6 +144,13 @@ def profile(path: Path) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stored, "path_of", lambda *_, **__: path)
         return OCRWorkloadProfile.from_stored("changed")
+
+
+def variants() -> Any:
+    specs = tuple(ModelSpec.from_preset(name) for name in ("tiny", "ocr-2-tiny"))
+    run = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+    pages = {"prompt_tokens": 16, "new_tokens": 2, "device": hardware.device("h200")}
+    return variants_beside(specs, run, lambda spec: spec.pages.mode("base"), **pages).as_json()
 
 
 def cached(path: Path) -> object:
@@ -289,6 +299,12 @@ KINDS = {
         place="unlimited_ocr/presets/changed.json",
         readers=(preset, UNLIMITED_PRESET.read),
     ),
+    "preset of DeepSeek-OCR-2": Kind(
+        example=loaded(stored.path_of("presets", "ocr-2-tiny", field="preset")),
+        place="deepseek_ocr2/presets/changed.json",
+        readers=(preset, family_of(ModelSpec.from_preset("ocr-2-tiny")).presets.read),
+    ),
+    "variants": Kind(example=variants, place="variants.json", readers=(VARIANTS.read,)),
     "profile": Kind(
         example=loaded(stored.path_of("profiles", "dsocr-standard-v1", field="profile")),
         place="profiles/changed.json",

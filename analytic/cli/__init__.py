@@ -9,4 +9,5 @@ sweep        sweep and demand
 predict      predict
 capacity     capacity
 devices      devices
+compare      compare
 """

@@ -11,6 +11,7 @@ loops           what pages that never stop generating take
 plan_request    price, limits, devices and pages/s that a plan is asked for
 plan            a capacity plan; plan_text and plan_chart render it
 side_by_side    devices side by side; side_text and side_chart render it
+variants        variants of the model side by side; variants_text and variants_chart render it
 demand          FLOP/s and bytes/s required to answer within a target time
 sweep           costs over lengths and views, vectorised
 """
