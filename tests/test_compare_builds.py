@@ -49,8 +49,9 @@ class Stand:
 
 
 @pytest.fixture
-def ratios(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Let the phases of a comparison find these log ratios, eight pairs each; an exception is raised instead."""
+    monkeypatch.chdir(tmp_path)  # where `results` is
 
     @contextmanager
     def build_here(ref: str, *, progress: Callable[[str], None]) -> Iterator[Build]:
@@ -82,7 +83,7 @@ def test_nothing_slower_passes(ratios: Callable[..., None], capsys: pytest.Captu
     ratios(0.001)
     assert main(ONE) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("nothing is slower\nbase main, head ")
+    assert printed.out.startswith("Nothing is slower.\nbase main, head ")
     assert "decode[1024]" in printed.out
     assert "pair 8: decode[1024] +0.1% ± 0.0%" in printed.err
 
@@ -92,7 +93,7 @@ def test_slower_is_confirmed_and_explained(ratios: Callable[..., None], capsys: 
     assert main(ONE) == 1
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == "SLOWER: decode[1024]"
+    assert lines[0] == "SLOWER: decode[1024] +7.0%."
     assert "+7.0% time: +5.0% from more work, +1.9% from lower efficiency" in printed.out
     assert "operators launched 20 -> 21" in printed.out
     assert f"    {LAYER}: 990 -> 1,040 FLOPs, 19 -> 20 operators" in lines
@@ -102,7 +103,7 @@ def test_slower_is_confirmed_and_explained(ratios: Callable[..., None], capsys: 
 def test_slower_that_is_not_confirmed_passes(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ratios(math.log(1.07), 0.0)
     assert main(ONE) == 0
-    assert capsys.readouterr().out.startswith("nothing is slower")
+    assert capsys.readouterr().out.startswith("Nothing is slower.")
 
 
 def test_an_interruption_prints_what_was_learnt(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,9 +137,9 @@ def test_what_can_not_be_compared_is_said(arguments: list[str], message: str, ca
 
 
 def test_the_command_line_becomes_a_job() -> None:
-    ref, threshold, job = parsed(["main", "--threshold", "2.5", "--stage", "prefill[64]", "--stage", "prefill[64]"])
-    assert (ref, threshold, job.stages) == ("main", 0.025, ("prefill[64]",))
-    assert parsed(["main"])[2].stages == compare_builds.STAGES
+    found = parsed(["main", "--threshold", "2.5", "--stage", "prefill[64]", "--stage", "prefill[64]"])
+    assert (found.ref, found.threshold, found.job.stages) == ("main", 0.025, ("prefill[64]",))
+    assert parsed(["main"]).job.stages == compare_builds.STAGES
 
 
 @pytest.fixture
@@ -254,7 +255,8 @@ def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: 
     out = capsys.readouterr().out
     for stage in compare_builds.STAGES:
         assert stage in out
-    assert out.count(str(PairwiseVerdict.FASTER)) == len(compare_builds.STAGES)
+    assert out.count(f"  {PairwiseVerdict.FASTER}") == len(compare_builds.STAGES)
+    assert out.startswith("Nothing is slower; faster: vision[tiny] -9.5%, ")
 
 
 def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None:
