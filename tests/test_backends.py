@@ -18,6 +18,8 @@ from analytic.models.registry import load_spec, model_of
 from analytic.models.spec import ModelSpec
 from fixtures.adapter import forward_arguments
 from fixtures.config.needs import cpp_compiler, require_compiler
+from fixtures.evidence.card import Card
+from fixtures.evidence.section import Standing
 from fixtures.model.caches import rewind, static_cache
 from fixtures.model.compiled import Compiler, Graph, entries_of, module_path
 from fixtures.model.counted_stages import ModelUnderTest
@@ -336,7 +338,7 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     arguments = ["--device", "cpu", "--output-dir", str(tmp_path), "--decode-steps", "4", "--stages", "decode[16]"]
     ways = ["eager/sdpa/grouped_mm", "eager/sdpa/batched_mm", "eager/sdpa/eager"]
     assert backends.main([*arguments, "--ways", *ways]) == 0
-    (folder,) = tmp_path.iterdir()
+    folder = tmp_path / "latest-backends"
     kept = backends.BACKENDS.read(folder / "backends.json")
     (stage,) = kept["stages"]
     times = [one["time_s"] for one in stage["ways"]]
@@ -346,6 +348,12 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     assert [one["holds"] for one in kept["agreement"]] == [True] * 3
     assert (folder / "backends.png").stat().st_size > 0
     assert "fastest" in capsys.readouterr().out
+    card = Card.read(folder)
+    assert card.standing is Standing.MEASURED
+    assert card.headline.startswith(f"The fastest way of decode[16]: {stage['ways'][0]['way']}, ")
+    assert [way.partition(", ")[0] for way in card.ways] == [one["way"] for one in stage["ways"]]
+    page = (folder / "report.html").read_text()
+    assert all(f">{one['time_s'] * 1e3:,.3f} ms, {one['times_floor']:,.1f}x</text>" in page for one in stage["ways"])
 
 
 def test_a_batch_is_timed_and_counted_as_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,6 +399,8 @@ def test_a_stage_that_no_way_has_memory_for_is_said(
     assert backends.main(arguments) == 1
     said = capsys.readouterr().out
     assert "decode[64]: every variant ran out of memory\neager/sdpa/grouped_mm: out of memory" in said
-    (kept,) = tmp_path.rglob("backends.json")
+    (kept,) = (tmp_path / "latest-backends").resolve().glob("backends.json")
     (stage,) = json.loads(kept.read_text())["stages"]
     assert (stage["ways"], stage["floor_s"], stage["out_of_memory"]) == ([], None, ["eager/sdpa/grouped_mm"])
+    assert Card.read(kept.parent).headline == "decode[64]: every way ran out of memory."
+    assert Card.read(kept.parent).standing is Standing.FAILED

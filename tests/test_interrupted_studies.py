@@ -25,6 +25,8 @@ from fixtures.baseline import refresh
 from fixtures.config.job import Job
 from fixtures.drift import __main__ as drift
 from fixtures.drift.overlay import Overlay
+from fixtures.evidence.card import Card
+from fixtures.evidence.section import Standing
 from fixtures.microbench import device_rates
 from fixtures.profiling import backends, predict_study
 from fixtures.timing.medians import Noise
@@ -121,9 +123,9 @@ def test_finished_processes_are_kept_and_continued(
     workers: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--processes", "3", "--output-dir", str(tmp_path), "decode[16]"]
-    path = tmp_path / "noise-cpu-tiny.json"
     workers(good=3)  # a process, and half of the next
     assert noise.main(arguments) == 130
+    path = (tmp_path / "latest-noise").resolve() / "noise.json"
     assert (
         f"noise: interrupted (Ctrl-C); 1 of 3 processes are kept in {path}, marked incomplete; go on with "
         f"`nox -s noise -- {shlex.join([*arguments, '--continue'])}`"
@@ -132,13 +134,17 @@ def test_finished_processes_are_kept_and_continued(
     assert found.incomplete == Incomplete(reason="interrupted (Ctrl-C)", missing=("process 2", "process 3"))
     assert (found.processes, found.stages["decode[16]"].first_s) == (1, (0.5,))
     assert "0.00%" not in "\n".join(noise.lines(found))  # one process has no spread
+    assert Card.read(path.parent).standing is Standing.INCOMPLETE
+    before = path.read_bytes()
 
     workers(good=4)
     assert noise.main([*arguments, "--continue"]) == 0
     printed = capsys.readouterr()
     assert ("process 1 of 3" in printed.err, "process 2 of 3" in printed.err) == (False, True)
-    found = Noise.read(path)
+    assert path.read_bytes() == before  # what was kept stays as it was
+    found = Noise.read(tmp_path / "latest-noise" / "noise.json")
     assert (found.incomplete, found.processes) == (None, 3)
+    assert "2 studies, 1 incomplete." in (tmp_path / "index.html").read_text()
     assert noise.main([*arguments, "--continue"]) == 2
     assert "is complete; measure again without --continue" in capsys.readouterr().err
 
@@ -148,7 +154,7 @@ def test_what_can_not_be_continued_says_why(
 ) -> None:
     arguments = ["--processes", "3", "--output-dir", str(tmp_path), "decode[16]"]
     assert noise.main([*arguments, "--continue"]) == 2
-    assert "accepted: one that an interrupted study has left" in capsys.readouterr().err
+    assert "one that an interrupted study has left" in capsys.readouterr().err
     workers(good=2, error=MemoryError)
     assert noise.main(arguments) == 1
     assert "noise: out of memory; 1 of 3 processes are kept" in capsys.readouterr().err
@@ -181,7 +187,7 @@ def test_an_incomplete_study_is_no_baseline(
     monkeypatch.setattr(refresh, "require_clean", lambda: None)
     arguments = ["--processes", "8", "--output-dir", str(tmp_path), "decode[16]"]
     stored = ["refresh", "--device", "cpu", "--preset", "tiny", "--baseline-dir", str(tmp_path / "baselines")]
-    stored += ["--noise", str(tmp_path / "noise-cpu-tiny.json")]
+    stored += ["--noise", str(tmp_path / "latest-noise" / "noise.json")]
     workers(good=7 * 2)
     assert noise.main(arguments) == 130
     assert baselines.main(stored) == 2
@@ -202,9 +208,11 @@ def test_a_disturbed_process_of_a_study_is_said_and_kept(
     assert noise.main(["--processes", "2", "--output-dir", str(tmp_path), "decode[16]"]) == 0
     line = "disturbed: decode[16] in 1 of 2 processes: other processes used 1.90 of 2 CPUs"
     assert line in capsys.readouterr().out.splitlines()
-    found = Noise.read(tmp_path / "noise-cpu-tiny.json")
+    found = Noise.read(tmp_path / "latest-noise" / "noise.json")
     assert found.disturbed == {"decode[16]": ("other processes used 1.90 of 2 CPUs",)}
     assert noise.joined(noise.apart(found)).disturbed == found.disturbed
+    card = Card.read(tmp_path / "latest-noise")
+    assert (card.standing, card.headline) == (Standing.DISTURBED, "Disturbed, and no baseline: decode[16].")
 
 
 def test_stages_ranked_before_an_interruption_are_kept(
@@ -248,11 +256,16 @@ def test_stages_predicted_before_an_interruption_are_kept_and_are_no_baseline(
     monkeypatch.setattr(predict_study, "_measured_s", measured_s)
     monkeypatch.setattr(device_rates, "measure", lambda *_, **__: RATES)
     out = tmp_path / "cpu"
-    assert predict_study.main(["--output-dir", str(out), "--decode-steps", "1", "prefill[16]", "decode[16]"]) == 1
+    arguments = ["--output-dir", str(tmp_path / "results"), "--accept", str(out), "--decode-steps", "1"]
+    assert predict_study.main([*arguments, "prefill[16]", "decode[16]"]) == 1
     said = capsys.readouterr().err
     assert "predict_study: INCOMPLETE: out of memory; missing: decode[16]; measure the rest with" in said
-    assert f"--output-dir {out}-rest 'decode[16]'`" in said
+    assert "--decode-steps 1 'decode[16]'`" in said
     kept = predict_study.PREDICT_STUDY.read(out / "predict_study.json")
+    of_study = tmp_path / "results" / "latest-predict_study"
+    assert (of_study / "predict_study.json").read_text() == (out / "predict_study.json").read_text()
+    assert (of_study / "rates.json").read_text() == (out / "rates.json").read_text()
+    assert Card.read(of_study).standing is Standing.INCOMPLETE
     assert [case["stage"] for case in kept["cases"]] == ["prefill"]
     assert baselines.main(["check", "--baseline-dir", str(tmp_path)]) == 1
     assert "predict_study.json: is incomplete (out of memory; missing: decode[16])" in capsys.readouterr().err

@@ -142,6 +142,7 @@ def test_a_study_is_kept_listed_and_made_again(name: str, tmp_path: Path) -> Non
     index = (tmp_path / "index.html").read_text()
     assert f'href="{kept.folder.name}/report.html"' in index
     assert card.title in index
+    assert ("FAILED: " in index, "SLOWER: decode[16] +8.0%<" in index) == (False, name == "compare")
     before = kept.page.read_bytes()
     kept.page.unlink()
     assert write_page_again(kind, kept.folder) == kept.page

@@ -15,6 +15,8 @@ from fixtures.ab_testing.noise import lines
 from fixtures.ab_testing.worker_process import HERE, WorkerProcess, runs_for
 from fixtures.config.job import Job
 from fixtures.config.stages import TIMED_STAGES
+from fixtures.evidence.card import Card
+from fixtures.evidence.section import Standing
 from fixtures.model.timed_calls import Calls
 from fixtures.timing.fingerprint import measurement_version
 from fixtures.timing.medians import Noise, StageNoise, log_spread
@@ -27,14 +29,19 @@ def test_a_study_of_two_processes_is_printed_and_kept(tmp_path: Path, capsys: py
     assert noise.main(["--processes", "2", "--decode-steps", "2", "--output-dir", str(tmp_path), "decode[16]"]) == 0
     printed = capsys.readouterr()
     assert "process 2 of 2" in printed.err
-    found = Noise.read(tmp_path / "noise-cpu-tiny.json")
-    assert str(tmp_path / "noise-cpu-tiny.json") in printed.out
+    folder = (tmp_path / "latest-noise").resolve()
+    assert f"written to {folder}/noise.json" in printed.out
+    found = Noise.read(folder / "noise.json")
     assert list(found.stages) == ["decode[16]"]
     stage = found.stages["decode[16]"]
     assert (len(stage.medians_s), len(stage.first_s)) == (2, 2)
     assert stage.measurement_version == measurement_version("decode")
     assert f"{stage.median_s * 1e3:,.3f}" in printed.out
     assert found.fingerprint.model_variant == "tiny"
+    card = Card.read(folder)
+    assert (card.kind, card.model, card.standing) == ("noise", "tiny", Standing.MEASURED)
+    assert card.headline.startswith("2 fresh processes of the same build; the medians of decode[16] spread most, by ")
+    assert log_spread(stage.medians_s) == pytest.approx(float(card.headline.split()[-1].rstrip("%.")) / 100, abs=6e-5)
 
 
 def test_a_worker_times_rounds_of_one_unit() -> None:

@@ -20,6 +20,8 @@ from analytic.io.schemas import SCHEMAS
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.planning import demand, sweep
 from fixtures.config.points import Point
+from fixtures.evidence.card import CARD_FILE, Card
+from fixtures.evidence.section import Standing
 from fixtures.model.timed_calls import Call
 from fixtures.scaling import comparison, timed
 from fixtures.scaling.__main__ import main
@@ -57,8 +59,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of the tiny preset on meta, which is made anew where it was not there."""
     output = tmp_path_factory.mktemp("results") / "new"
     assert main([*SMALL, "--output-dir", str(output)]) == 0
-    (made,) = output.iterdir()
-    return made
+    return made_in(output)
+
+
+def made_in(output_dir: Path) -> Path:
+    """The folder of the one run in there."""
+    return (output_dir / "latest-scaling").resolve()
 
 
 def test_a_run_writes_every_file_in_one_folder(folder: Path) -> None:
@@ -76,7 +82,12 @@ def test_a_run_writes_every_file_in_one_folder(folder: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG"), path
         assert f"({path.name})" in (folder / "scaling_comparison.md").read_text()
     rest = {path.name for path in folder.iterdir()} - {f"{name}.png" for name in pictures}
-    assert rest == {*DOCUMENTS, "analytic_scaling.csv", "scaling.csv", "scaling_comparison.md"}
+    page = {"report.html", "report.md", CARD_FILE}
+    assert rest == {*DOCUMENTS, *page, "analytic_scaling.csv", "scaling.csv", "scaling_comparison.md"}
+    card = Card.read(folder)
+    assert (card.kind, card.standing, card.model) == ("scaling", Standing.PASSED, "tiny")
+    assert card.headline.startswith("Closed form and measurement agree: FLOPs are equal at every point (4)")
+    assert (folder / "report.html").read_text().count("<svg") == 4  # FLOPs, bytes, activations and cache against length
 
 
 def test_the_real_model_does_what_the_closed_form_says(folder: Path) -> None:
@@ -101,7 +112,7 @@ def test_the_real_model_does_what_the_closed_form_says(folder: Path) -> None:
 def test_two_files_are_compared_without_the_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(folder / "analytic_scaling.json"), str(folder / "measured_scaling.json")]
     assert main(["--compare", *files, "--output-dir", str(tmp_path)]) == 0
-    (again,) = tmp_path.iterdir()
+    again = made_in(tmp_path)
     same = "scaling_comparison.json"
     assert (again / same).read_bytes() == (folder / same).read_bytes()
     printed = capsys.readouterr().out
@@ -119,8 +130,10 @@ def test_a_difference_fails_and_is_written_all_the_same(
     files = [str(folder / "analytic_scaling.json"), str(path)]
     assert main(["--compare", *files, "--output-dir", str(tmp_path / "out")]) == 1
     assert "`pytest benchmarks --seq-len 700" in capsys.readouterr().out
-    (made,) = (tmp_path / "out").iterdir()
+    made = made_in(tmp_path / "out")
     assert not json.loads((made / "scaling_comparison.json").read_text())["agrees"]
+    assert Card.read(made).standing is Standing.FAILED
+    assert '<tr class="bad">' in (made / "report.html").read_text()
 
 
 def test_a_single_length_is_told_without_curves(folder: Path, tmp_path: Path) -> None:
@@ -130,7 +143,7 @@ def test_a_single_length_is_told_without_curves(folder: Path, tmp_path: Path) ->
         files.append(str(tmp_path / name))
         Path(files[-1]).write_text(json.dumps({**loaded, "points": loaded["points"][:1], "crops": []}))
     assert main(["--compare", *files, "--output-dir", str(tmp_path / "out")]) == 0
-    (made,) = (tmp_path / "out").iterdir()
+    made = made_in(tmp_path / "out")
     assert not list(made.glob("*.png"))
     assert "## Pictures" not in (made / "scaling_comparison.md").read_text()
 
@@ -157,11 +170,13 @@ def test_points_counted_before_an_interruption_are_kept_and_compared(
     arguments = ["--preset", "tiny", "--device", "meta", "--decode-steps", "1", "--seq-lens", "16", "--crop-grids", "tiny"]
     assert main([*arguments, "--output-dir", str(tmp_path)]) == 130
     assert "scaling: INCOMPLETE: interrupted (Ctrl-C); missing: page tiny; measure what" in capsys.readouterr().err
-    (made,) = tmp_path.iterdir()
+    made = made_in(tmp_path)
     measured = MEASURED.read(made / "measured_scaling.json")
     assert measured["incomplete"] == {"reason": "interrupted (Ctrl-C)", "missing": ["page tiny"]}
     assert ([one["seq_len_prefill"] for one in measured["points"]], measured["crops"]) == ([16], [])
     assert json.loads((made / "scaling_comparison.json").read_text())["agrees"]
+    assert Card.read(made).standing is Standing.INCOMPLETE
+    assert Card.read(made).headline == "INCOMPLETE: interrupted (Ctrl-C); missing: page tiny."
     assert (
         (made / "scaling_comparison.md").read_text().startswith("**INCOMPLETE: interrupted (Ctrl-C); missing: page tiny.**")
     )
