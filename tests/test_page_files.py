@@ -100,8 +100,9 @@ def test_a_pdf_has_the_sizes_that_it_is_rendered_in(tmp_path: Path) -> None:
     file = pdf(tmp_path / "report.pdf", A4_POINTS, LETTER_POINTS)
     pages = of_file(file)
     assert [(page.name, page.size) for page in pages] == [("report.pdf#1", "1191x1684"), ("report.pdf#2", "1224x1584")]
-    # 612 points at 200 dpi are 1,700 px and not 1,701
     assert sizes(of_pdf(file, dpi=200)) == ["1654x2339", "1700x2200"]
+    # 792 points at 300 dpi are 3,300 px, in floats 3300.0000000000005, and not 3,301
+    assert sizes(of_pdf(file, dpi=300))[1] == "2550x3300"
     for page in of_pdf(file, dpi=50):
         assert Image.open(io.BytesIO(page.png())).size == (page.width_px, page.height_px)
 

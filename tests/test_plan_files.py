@@ -71,6 +71,15 @@ def test_a_pdf_is_counted_at_its_resolution(tmp_path: Path, capsys: pytest.Captu
     assert [page["size"] for page in in_json(capsys, "crops", file, "--dpi", "72")] == ["595x842", "595x842", "200x200"]
 
 
+def test_a_pdf_in_a_folder_of_images_is_left_out_unless_it_is_given(
+    scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = pdf(scans / "report.pdf", (200, 200))
+    left_out = "left out, no images by their names: labels.json"
+    assert f"{left_out}, report.pdf" in printed(capsys, "crops", "--images", str(scans)).splitlines()
+    assert left_out in printed(capsys, "crops", "--images", str(scans), "--pdf", str(file)).splitlines()
+
+
 def test_the_mix_of_files_is_kept_and_planned_with(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = scans / "pages.mix"
     assert f"wrote {file}" in printed(capsys, "crops", "--images", str(scans), "--write-mix", str(file))

@@ -41,7 +41,7 @@ EXIF_ORIENTATION: Final = 0x0112
 SIDEWAYS: Final = frozenset((5, 6, 7, 8))
 """EXIF orientations that exchange width and height."""
 ROUNDING: Final = 1 - 1e-7
-"""Keeps a side that is a whole number of pixels from being rounded up to the next: 612 points at 200 dpi are 1,700 px."""
+"""Keeps a side that is a whole number of pixels from being rounded up to the next: 792 points at 300 dpi are 3,300 px."""
 INSTALL: Final = shell.pip_install("-c", "constraints.txt", "-e", ".[pages]")
 
 _reading = threading.Lock()
