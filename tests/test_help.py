@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[Command, list[str]]] = {
     "decode_window": (decode_window.main, []),
     "static_compute": (static_compute.parsed, []),
     "scaling": (scaling.parsed, []),
-    "serve": (serve.parsed, ["--url", "http://127.0.0.1:8000/v1"]),
+    "serve": (serve.parsed, []),
     "baseline show": (lambda given: baseline.main(["show", *given]), []),
 }
 WORDS = {
