@@ -13,7 +13,7 @@ from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import MODES, VisionWorkload, gundam
 from analytic.models.spec import ModelSpec
-from analytic.planning.demand import DEMAND, ServingDemand, devices_with, lines, serving_demand, spreads
+from analytic.planning.demand import DEMAND, ServingDemand, devices_with, lines, serving_demand, spread_rows, spreads
 from tests.samples import BY_HAND
 
 PAGE = gundam(CropGrid.parse("2x3"))
@@ -150,3 +150,12 @@ def test_a_dtype_without_a_unit_leaves_devices_out(full_spec: ModelSpec) -> None
     assert {"t4", "v100-32gb"} <= set(half.further_token[0].targets[0].devices)
     assert half.first_token == ()
     DEMAND.check(half.as_json(), where="the demand")
+
+
+def test_where_all_devices_reach_a_rate_the_one_with_the_least_headroom_is_named() -> None:
+    spec = ModelSpec.from_preset("deepseek-ocr-v1-base")
+    found = serving_demand(spec, FULL_SIZE, seq_lens=[1024], pages=[], batch_size=1, decode_steps=16, token_s=[0.05])
+    (row,) = spread_rows(found.further_token, "bfloat16")[1:]
+    (answer,) = found.further_token
+    # an L4 has the least bandwidth of all, 300 GB/s
+    assert row[3] == f"all 16, l4 with {300e9 / (answer.fused_bytes / 0.05):,.1f}x as much"

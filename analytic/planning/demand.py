@@ -177,9 +177,7 @@ def spread_rows(answers: Sequence[Answer], dtype: str) -> list[list[str]]:
     rows = [["within", "TFLOP/s", "GB/s", "on the datasheet of"]]
     for spread in spreads(answers):
         within = f"{spread.time_s:g} s" if spread.time_s >= 0.1 else f"{spread.time_s * 1e3:g} ms"
-        rows.append(
-            [within, _range(spread.flops_per_s, 1e12), _range(spread.bytes_per_s, 1e9), _device_list(spread.devices, dtype)]
-        )
+        rows.append([within, _range(spread.flops_per_s, 1e12), _range(spread.bytes_per_s, 1e9), _reached_by(spread, dtype)])
     return rows
 
 
@@ -253,6 +251,21 @@ def _answer(
 def _range(ends: tuple[float, float], unit: float) -> str:
     low, high = (f"{end / unit:,.3g}" if end < 1e3 * unit else f"{end / unit:,.0f}" for end in ends)
     return low if low == high else f"{low} to {high}"
+
+
+def _reached_by(spread: Spread, dtype: str) -> str:
+    """The devices that reach both rates everywhere; if all do, also the one with the least headroom, and its headroom."""
+    listed = _device_list(spread.devices, dtype)
+    if len(spread.devices) < len(devices_with(0, 0, dtype)):
+        return listed
+    flops_per_s, bytes_per_s = spread.flops_per_s[1], spread.bytes_per_s[1]
+    headroom = {
+        name: min((hardware.device(name).flops_per_s(dtype) or 0) / flops_per_s,
+                  hardware.device(name).bandwidth_bytes_per_s / bytes_per_s)
+        for name in spread.devices
+    }  # fmt: skip
+    least = min(headroom, key=lambda name: headroom[name])
+    return f"{listed}, {least} with {headroom[least]:,.1f}x as much"
 
 
 def _device_list(devices: Sequence[str], dtype: str) -> str:
