@@ -21,6 +21,8 @@ from analytic.models.unlimited_ocr.spec import UNLIMITED_PAGES, UnlimitedOCRSpec
 from analytic.planning.sweep import evaluate, scaling
 from fixtures.config.checkpoint import CheckpointError, check_checkpoint
 from fixtures.model.real import adapter_of
+from fixtures.serving.held import explanation
+from fixtures.serving.options import parsed
 from tests.configs import changed, spec_of, vendors, without
 
 FULL = registry.load_spec("unlimited-ocr-base")
@@ -147,6 +149,15 @@ def test_vllm_cuts_into_as_many_tiles_and_not_in_a_request_with_several_images()
     assert rule.max_tiles == 32
     assert UNLIMITED_PAGES.of_size(4000, 4000, rule=rule).grid == UNLIMITED_PAGES.of_size(4000, 4000).grid
     assert UNLIMITED_PAGES.of_size(4000, 4000, rule=rule, images=2).grid is None
+
+
+def test_served_pages_are_cut_and_explained_as_its_engines_cut_them() -> None:
+    options = parsed(["--url", "http://127.0.0.1:9/v1", "--preset", "unlimited-ocr-base", "--image-size", "4000x4000"])
+    size, page = options.sets[0].shapes[0].size, options.sets[0].shapes[0].page
+    assert str(page.grid) == "5x5"
+    few = UNLIMITED_PAGES.of_size(4000, 4000, rule=UNLIMITED_PAGES.rule_of(None, 20))
+    said = explanation(size, few.image_tokens, shift=None, around_image=0, known=UNLIMITED_PAGES)
+    assert "--max-tiles 16" in said  # 4x4 from 16 to 24 tiles
 
 
 # --- configs
