@@ -110,7 +110,8 @@ def test_an_option_that_serve_refuses_is_a_usage_error(arguments: tuple[str, ...
 
 def test_every_option_reaches_the_command_line_of_serve() -> None:
     values = {
-        "--url": "http://127.0.0.1:8000/v1", "--model": "ocr", "--concurrency": "1,4", "--rate": "2", "--requests": "3",
+        "--url": "http://127.0.0.1:8000/v1", "--api": "vllm",
+        "--model": "ocr", "--concurrency": "1,4", "--rate": "2", "--requests": "3",
         "--output-tokens": "5", "--text-tokens": "6", "--around-image": "1", "--timeout-s": "7", "--on": "h200",
         "--served-baseline": "served.json", "--served-by": "vllm", "--max-tiles": "5", "--preset": "deepseek-ocr-v1-base",
         "--image-size": ["64x64"], "--time-threshold": "3", "--require-baseline": True, "--output-dir": "out",
