@@ -16,6 +16,7 @@ from unittest import mock
 
 from fixtures.config.pytest_options import add_options
 from fixtures.config.run_options import RunOptions
+from fixtures.config.served_options import add_served_options
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 UNCHECKED: Final = (
@@ -116,7 +117,9 @@ def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace
     for option in ("-k", "-m", "-n", "-p", "-c", "-W", "--junitxml", "--capture"):
         parser.add_argument(option)
     parser.add_argument("paths", nargs="*", default=[])
-    add_options(SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument)))
+    groups = SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument))
+    add_options(groups)
+    add_served_options(groups)
     try:
         given = vars(parse_args(parser, words))
     except (SystemExit, argparse.ArgumentError) as stopped:
