@@ -39,9 +39,13 @@ def test_a_study_of_two_processes_is_printed_and_kept(tmp_path: Path, capsys: py
     assert f"{stage.median_s * 1e3:,.3f}" in printed.out
     assert found.fingerprint.model_variant == "tiny"
     card = Card.read(folder)
-    assert (card.kind, card.model, card.standing) == ("noise", "tiny", Standing.MEASURED)
-    assert card.headline.startswith("2 fresh processes of the same build; the medians of decode[16] spread most, by ")
-    assert log_spread(stage.medians_s) == pytest.approx(float(card.headline.split()[-1].rstrip("%.")) / 100, abs=6e-5)
+    standing = Standing.DISTURBED if found.disturbed else Standing.MEASURED  # the machine of these tests may be busy
+    assert (card.kind, card.model, card.standing) == ("noise", "tiny", standing)
+    spread = f"{log_spread(stage.medians_s):.2%}"
+    assert (
+        f"2 fresh processes of the same build; the medians of decode[16] spread most, by {spread}."
+        in (folder / "report.html").read_text()
+    )
 
 
 def test_a_worker_times_rounds_of_one_unit() -> None:
