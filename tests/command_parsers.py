@@ -114,7 +114,7 @@ def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace
     if "--help" in words:
         return
     parser = argparse.ArgumentParser(exit_on_error=False, fromfile_prefix_chars="@")
-    for option in ("-k", "-m", "-n", "-p", "-c", "-W", "--junitxml", "--capture"):
+    for option in ("-k", "-m", "-n", "-p", "-c", "-W", "--junitxml", "--capture", "--rootdir", "--maxfail"):
         parser.add_argument(option)
     parser.add_argument("paths", nargs="*", default=[])
     groups = SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument))
