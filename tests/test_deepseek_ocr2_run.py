@@ -1,6 +1,7 @@
 """The small DeepSeek-OCR-2 really run on the CPU: stages, `generate()` step by step, its parts alone, and checkpoints."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from analytic.core.execution import Execution
 from analytic.core.op import EXACT_KINDS
 from analytic.models.deepseek_ocr.workload import TokenLayout
 from analytic.models.registry import family_of, load_spec, model_of
-from fixtures.adapter import cache_of
+from fixtures.adapter import FrameworkError, cache_of
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest, cache_bytes
@@ -26,7 +27,7 @@ from tests.test_real_run import vendor_key
 
 SMALL = "ocr-2-tiny"
 SPEC = load_spec(SMALL)
-PAGE, TILE = SPEC.pages.of_label("gundam-2x1"), SPEC.pages.mode("tile")
+TILE = SPEC.pages.mode("tile")
 CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 
 
@@ -47,8 +48,8 @@ def test_stages_on_the_cpu_agree_in_every_module(subject_on: Callable, attention
 
 def test_an_image_to_300_tokens_is_what_ledger_shadow_and_cache_say_at_every_step(subject: ModelUnderTest) -> None:
     model, layers, new_tokens = subject.model, subject.spec.text.num_layers, 300
-    ids = token_ids(TokenLayout.of(600, PAGE), subject.spec, batch_size=1, run=subject.run)
-    views = page_inputs(PAGE, batch_size=1, run=subject.run).as_arguments(model)
+    ids = token_ids(TokenLayout.of(160, TILE), subject.spec, batch_size=1, run=subject.run)
+    views = page_inputs(TILE, batch_size=1, run=subject.run).as_arguments(model)
     flops: list[int] = []
     caches: list[int] = []
 
@@ -70,7 +71,7 @@ def test_an_image_to_300_tokens_is_what_ledger_shadow_and_cache_say_at_every_ste
 
     measured = [after - before for before, after in zip([0, *flops], flops, strict=False)]
     root, expected, expected_caches = model_of(subject.spec, run=subject.run), [], []
-    for call in root.walk(PAGE, seq_len=600, batch_size=1, decode_steps=new_tokens - 1):
+    for call in root.walk(TILE, seq_len=160, batch_size=1, decode_steps=new_tokens - 1):
         expected.append(int(root.forward_cost().executed_flops))
         expected_caches.append(0 if call.cache is None else call.cache.kv_bytes)
     vision, prefill, *decoded = expected
@@ -84,8 +85,8 @@ def test_an_image_to_300_tokens_is_what_ledger_shadow_and_cache_say_at_every_ste
     assert [sum(step.flops for step in row) + head for row, head in zip(rows, heads, strict=True)] == [prefill, *decoded]
     assert [sum(step.kv_bytes for step in row) for row in rows] == caches
     assert sum(step.flops for step in stats.vision_steps()) == vision
-    # 4 layers, K and V of 64 float32 each, for 600 + 299 positions: the last token is not fed back
-    assert caches[-1] == 4 * 2 * 64 * 4 * 899
+    # 4 layers, K and V of 64 float32 each, for 160 + 299 positions: the last token is not fed back
+    assert caches[-1] == 4 * 2 * 64 * 4 * 459
 
 
 def test_the_bytes_of_generated_pages_agree(subject: ModelUnderTest) -> None:
@@ -116,6 +117,15 @@ def test_a_skipped_layer_of_the_encoder_is_found() -> None:
     paths = {one.quantity.path for one in compare(root.tree(), ledger=measured.ledger, run=CPU).differences()}
     assert "model.vision_tower.vision_encoder.layers.1.mlp.gate_proj" in paths
     assert not any(path.startswith("model.vision_tower.vision_encoder.layers.0") for path in paths)
+
+
+def test_a_release_of_transformers_without_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers.models
+
+    monkeypatch.delattr(transformers.models, "deepseek_ocr2", raising=False)
+    monkeypatch.setitem(sys.modules, "transformers.models.deepseek_ocr2", None)
+    with pytest.raises(FrameworkError, match=r"it has no DeepSeek-OCR-2, accepted: a release .*such as 5\.20\.2, .*5\.24"):
+        build(SPEC, CPU)
 
 
 # --- checkpoints
