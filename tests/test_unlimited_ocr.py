@@ -19,8 +19,10 @@ from analytic.models.spec import ModelSpec
 from analytic.models.unlimited_ocr.sliding import SlidingShape, SlidingTextSpec
 from analytic.models.unlimited_ocr.spec import UNLIMITED_PAGES, UnlimitedOCRSpec
 from analytic.planning.sweep import evaluate, scaling
+from fixtures.ab_testing.job_options import checked
 from fixtures.config.checkpoint import CheckpointError, check_checkpoint
 from fixtures.model.real import adapter_of
+from fixtures.profiling import backends
 from fixtures.serving.held import explanation
 from fixtures.serving.options import parsed
 from tests.configs import changed, spec_of, vendors, without
@@ -117,6 +119,16 @@ def test_the_mean_step_of_a_page_counts_no_more_than_the_window() -> None:
 def test_a_static_cache_is_refused_with_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"capacity: got a static cache of 64 positions, .*use --backend eager"):
         registry.model_of(FULL).start_prefill(8, 1, capacity=64)
+
+
+def test_a_backend_that_needs_a_static_cache_is_refused_before_anything_is_built(options_of: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"--backend: got compile, which needs a static cache, accepted: eager"):
+        options_of(preset="unlimited-tiny", device="cpu", backend="compile")
+    given = {"preset": "unlimited-tiny", "device": "cpu", "attention": "sdpa", "experts": "grouped_mm", "extra_tokens": 0}
+    with pytest.raises(ValueError, match="--backend: got compile, which needs a static cache"):
+        checked({**given, "backend": "compile", "batch_size": 1, "decode_steps": 4, "stages": ("decode[64]",)})
+    with pytest.raises(ValueError, match="--ways: got compile, which needs a static cache"):
+        backends.parsed(["--preset", "unlimited-tiny", "--device", "cpu"])
 
 
 # --- pages

@@ -12,6 +12,7 @@ from analytic.core.op import Count
 from analytic.models.deepseek_ocr.workload import PageFormat
 
 if TYPE_CHECKING:
+    from analytic.core.execution import Execution
     from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
     from analytic.models.family import ConfigKind
 
@@ -138,6 +139,9 @@ class TextSpec:
             sliding_window=self.sliding_window,
             prompt_length=None if self.sliding_window is None else prompt_length,
         )
+
+    def require_cache_of(self, option: str, run: Execution) -> None:
+        """Raise ValueError naming `option` if `run` needs a static cache and the model has none in closed form."""
 
     def mean_decoded(self, steps: int) -> float:
         """Decoded positions that a step attends to beside its own: the mean over `steps` steps."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from analytic.core.attention import causal_pairs
 from analytic.core.checks import whole, whole_numbers
+from analytic.core.execution import Execution
 from analytic.core.op import Count
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.spec import TextSpec
@@ -29,6 +30,13 @@ class SlidingTextSpec(TextSpec):
     @property
     def sliding_window(self) -> int | None:
         return self.window
+
+    def require_cache_of(self, option: str, run: Execution) -> None:
+        if run.static_cache:
+            raise ValueError(
+                f"{option}: got {run.backend}, which needs a static cache, accepted: eager, as attention slides; "
+                f"the ring of slots of its static cache is not modelled"
+            )
 
     def call_shape(
         self, *, batch: Count, new_tokens: Count, past_tokens: Count, prompt_tokens: Count, capacity: int | None = None
