@@ -125,7 +125,7 @@ def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace
     except (SystemExit, argparse.ArgumentError) as stopped:
         raise ValueError(f"pytest {' '.join(words)}: the plugin does not take it") from stopped
     missing = [path for path in given["paths"] if not (ROOT / path.partition("::")[0]).exists()]
-    if missing:
+    if missing and values:
         raise ValueError(f"pytest {' '.join(words)}: no {', '.join(missing)}")
     if values and not {"cuda", "DIR"} & set(words):  # neither a GPU nor the reader's folder is here
         RunOptions.parsed(lambda option: given[option.removeprefix("--").replace("-", "_")])
