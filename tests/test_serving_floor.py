@@ -128,10 +128,22 @@ def test_rates_of_a_device_predict_the_times_of_a_page() -> None:
     assert found.predicted.token_s > found.predicted.step_s  # three other pages enter between
 
 
+def test_the_ceilings_of_a_device_give_every_model_a_floor_and_only_its_own_a_prediction() -> None:
+    spec, run = load_spec("deepseek-ocr-v1-base"), execution("float32")
+    device = served_device(spec, run, on="xeon-2-threads", rates_file=None)
+    assert device is not None
+    assert device.predicted is None
+    cell = cell_with()
+    found = served_floor(spec, run, device, {cell.shapes[0]: 1.0}, beside_image=4, output_tokens=9, in_flight=1)
+    assert found.predicted is None
+    assert found.stages.vision_s * device.flops_per_s > 5e11  # the global view alone has 0.69 TFLOP
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--on", "xeon-2-threads"], "preset: got deepseek-ocr-v1-base, accepted: tiny"),
+        (["--rates", "RATES", "--dtype", "float32"], "preset: got deepseek-ocr-v1-base, accepted: tiny"),
+        (["--on", "xeon-2-threads"], "dtype: got bfloat16, accepted: float32, in which baselines/"),
         (["--on", "xeon-2-threads", "--preset", "tiny"], "dtype: got bfloat16, accepted: float32"),
         (["--rates", "none.json"], "--rates: got none.json, which cannot be read"),
         (["--on", "h200", "--rates", "RATES", "--preset", "tiny", "--dtype", "float32"], "rates: got"),
