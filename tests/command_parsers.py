@@ -120,8 +120,9 @@ def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace
     groups = SimpleNamespace(getgroup=lambda *_: SimpleNamespace(addoption=parser.add_argument))
     add_options(groups)
     add_served_options(groups)
+    own = [word for word in words if not word.startswith("--benchmark-")]  # of pytest-benchmark, which says what it takes
     try:
-        given = vars(parse_args(parser, words))
+        given = vars(parse_args(parser, own))
     except (SystemExit, argparse.ArgumentError) as stopped:
         raise ValueError(f"pytest {' '.join(words)}: the plugin does not take it") from stopped
     missing = [path for path in given["paths"] if not (ROOT / path.partition("::")[0]).exists()]

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from analytic.core.execution import Execution
-from analytic.io import shell
+from analytic.io import ending, shell
 from analytic.models.spec import ModelSpec
 from fixtures.config.pytest_options import DEFAULTS
 from fixtures.config.run_options import RunOptions
@@ -56,6 +56,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_signal_of_an_earlier_test() -> None:
+    """A test that is interrupted here is not said to be ended by what an earlier one received."""
+    ending._received.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -313,7 +313,7 @@ def test_a_fleet_that_measured_nothing_says_why(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out").exists()
 
 
-def served(*arguments: str) -> Conversation:
+def conversation(*arguments: str) -> Conversation:
     command = [sys.executable, "-m", "fixtures.plugin.worker_session", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     return Conversation("a worker", command, root=stored.ROOT, environment=environment)
@@ -330,7 +330,7 @@ def test_a_worker_finds_what_one_process_finds_and_judges_it(
     subject_on: Callable[..., Any], options_of: Callable[..., Any]
 ) -> None:
     arguments = ("--preset", "tiny", "--device", "meta", "--seq-len", "64", "--decode-steps", "2")
-    with served(*arguments) as worker:
+    with conversation(*arguments) as worker:
         greeting = worker.ask({"greet": True})
         assert sorted(greeting["benchmarks"]) == ["decode[64]", "prefill[64]", "vision[gundam-2x1]"]
         answers = {name: worker.ask({"benchmark": name}) for name in ("decode[64]", "prefill[64]")}
@@ -358,7 +358,10 @@ def test_parts_and_first_tokens_are_run_with_the_benchmark_they_belong_to() -> N
 
 
 def test_a_worker_that_can_not_start_says_why() -> None:
-    with served("--preset", "tin") as worker, pytest.raises(WorkerError, match="--preset: got 'tin', accepted: deepseek"):
+    with (
+        conversation("--preset", "tin") as worker,
+        pytest.raises(WorkerError, match="--preset: got 'tin', accepted: deepseek"),
+    ):
         worker.ask({"greet": True})
 
 

@@ -279,7 +279,7 @@ def test_a_damaged_cache_is_said_and_fails_nothing(tmp_path: Path, monkeypatch: 
     assert done.returncode == 0, done.stdout
     assert "not valid JSON" in done.stdout
     assert "; measured again" in done.stdout
-    assert "measure again with `nox -s predict_study`" in done.stdout
+    assert "measure again with `nox -s predict_study -- --device cpu --preset tiny`" in done.stdout
 
 
 def test_timing_can_be_switched_off(tmp_path: Path) -> None:

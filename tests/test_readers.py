@@ -60,7 +60,7 @@ from fixtures.timing.operator_profile import OperatorProfile
 from tests.explained_runs import BEFORE, explanation_of_two
 from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
-from tests.serving_runs import example as served
+from tests.serving_runs import example as serving_example
 from tests.test_baseline import STORED, TIMED, TIMES
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -321,7 +321,7 @@ KINDS = {
     "explanation": Kind(
         example=explanation_of_two, place="explanation.json", readers=(lambda path: as_page(EXPLANATION.read(path)),)
     ),
-    "serving": Kind(example=served, place="serving.json", readers=(SERVING.read,)),
+    "serving": Kind(example=serving_example, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
 

@@ -95,8 +95,11 @@ class Machine:
         return {timing.benchmark: timing for timing in answer if timing.benchmark in names}
 
 
+MODEL_PARTS = ("sam", "clip", "projector")
+
+
 def settled(timings: Sequence[TimedStage], machine: Machine) -> Settled:
-    return settle(timings, tokens=TOKENS, again=machine.again)
+    return settle(timings, tokens=TOKENS, model_parts=MODEL_PARTS, again=machine.again)
 
 
 def reasons(found: Settled) -> dict[str, tuple[str, ...]]:

@@ -16,8 +16,8 @@ from analytic.core.execution import Execution
 from analytic.models.deepseek_ocr.crop_rule import grids_of
 from analytic.models.deepseek_ocr.workload import TokenLayout
 from analytic.models.registry import load_spec, model_of
-from analytic.models.unlimited_ocr.sliding import SlidingTextSpec
 from analytic.models.unlimited_ocr.spec import UNLIMITED_PAGES, UnlimitedOCRSpec
+from analytic.models.unlimited_ocr.text_spec import SlidingTextSpec
 from fixtures.adapter import cache_of, forward_arguments
 from fixtures.config.points import Point
 from fixtures.model import counted_stages as stages
@@ -47,8 +47,10 @@ def windowed(preset: str, window: int, layers: int | None = None) -> UnlimitedOC
 
 
 @cache
-def subject_with(device: str, attention: str, experts: str, preset: str, window: int, dtype: str = "") -> ModelUnderTest:
-    spec = windowed(preset, window)
+def subject_with(
+    device: str, attention: str, experts: str, preset: str, window: int, layers: int | None = None, *, dtype: str = ""
+) -> ModelUnderTest:
+    spec = windowed(preset, window, layers)
     dtype = dtype or ("bfloat16" if device == "meta" else "float32")
     run = Execution(device=device, attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]
     return ModelUnderTest(spec=spec, run=run, model=build(spec, run))

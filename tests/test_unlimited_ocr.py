@@ -16,8 +16,9 @@ from analytic.core.execution import FULL_SIZE
 from analytic.models import registry
 from analytic.models.deepseek_ocr.crop_rule import CropGrid, crop_grid_for, grids_of
 from analytic.models.spec import ModelSpec
-from analytic.models.unlimited_ocr.sliding import SlidingShape, SlidingTextSpec
+from analytic.models.unlimited_ocr.sliding import SlidingShape
 from analytic.models.unlimited_ocr.spec import UNLIMITED_PAGES, UnlimitedOCRSpec
+from analytic.models.unlimited_ocr.text_spec import SlidingTextSpec
 from analytic.planning.sweep import evaluate, scaling
 from fixtures.ab_testing.job_options import checked
 from fixtures.config.checkpoint import CheckpointError, check_checkpoint

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from analytic.core.checks import whole, within_window
-from analytic.core.kvcache import SyntheticKVCache
-from analytic.core.op import Count
 from analytic.models.deepseek_ocr.workload import PageFormat
 
 if TYPE_CHECKING:
     from analytic.core.execution import Execution
+    from analytic.core.kvcache import SyntheticKVCache
+    from analytic.core.op import Count
     from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
     from analytic.models.family import ConfigKind
 
@@ -128,6 +128,8 @@ class TextSpec:
         self, *, dtype_bytes: int, batch_size: int, length: int, prompt_length: int, capacity: int | None
     ) -> SyntheticKVCache:
         """The cache of `length` positions per sequence, of which the first `prompt_length` are the prompt."""
+        from analytic.core.kvcache import SyntheticKVCache
+
         return SyntheticKVCache(
             num_layers=self.num_layers,
             num_kv_heads=self.num_kv_heads,

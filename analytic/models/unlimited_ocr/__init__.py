@@ -2,7 +2,8 @@
 
 The encoders, the projector and the layers of the decoder are those of `deepseek_ocr`; this package has what differs.
 
-sliding    the shape of a call under reference sliding attention, and the decoder's dimensions with its window
+text_spec  the dimensions of a decoder whose attention slides
+sliding    the shape of a call under reference sliding attention
 hf_config  the dimensions in a Hugging Face config
 spec       dimensions, pages and crop rule
 family     what the registry is told

@@ -14,7 +14,7 @@ from analytic.models.deepseek_ocr.workload import PAGES, PageFormat
 from analytic.models.family import ConfigKind
 from analytic.models.spec import SamSpec
 from analytic.models.unlimited_ocr import hf_config
-from analytic.models.unlimited_ocr.sliding import SlidingTextSpec
+from analytic.models.unlimited_ocr.text_spec import SlidingTextSpec
 
 MOST_TILES: Final = 32
 _RULE: Final = replace(TRANSFORMERS, max_tiles=MOST_TILES, limit=MOST_TILES)
