@@ -186,5 +186,5 @@ def test_a_page_shows_the_range_of_what_is_uncertain() -> None:
         timing["ranges"] = {"mfu_executed": [0.5, 0.55], "mbu": [0.1, 0.2], "floor_s": None}
     DOCUMENT.check(loaded, where="a record")
     text = text_of(page_of(run_of(loaded)))
-    assert "0.100 to 0.200" in text
-    assert "0.500 to" not in text
+    assert "10.0 to 20.0%" in text
+    assert "50.0 to" not in text
