@@ -71,6 +71,9 @@ RATES = Rates(
 )
 """One TFLOP/s and one TB/s in every class."""
 
+MODEL_PARTS = ("sam", "clip", "projector")
+"""The parts of vision of DeepSeek-OCR, whose times the tests vary."""
+
 
 def flops_by_path(tree: CostNode) -> dict[str, int]:
     """Executed FLOPs of every module of a cost tree with all below it, each copy of a layer for itself."""

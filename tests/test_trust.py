@@ -23,7 +23,7 @@ from fixtures.timing.measurement import Measurement, Trust
 from fixtures.timing.repeat import in_turns
 from fixtures.timing.samples import Samples, TimedStage
 from fixtures.timing.settle import MOST_REPEATS, Settled, disturbed_lines, settle, spread_lines
-from tests.samples import COST
+from tests.samples import COST, MODEL_PARTS
 
 PAGE, LENGTH = "gundam-2x1", "1024"
 BOTH = f"{PAGE}-{LENGTH}"
@@ -95,9 +95,6 @@ class Machine:
         return {timing.benchmark: timing for timing in answer if timing.benchmark in names}
 
 
-MODEL_PARTS = ("sam", "clip", "projector")
-
-
 def settled(timings: Sequence[TimedStage], machine: Machine) -> Settled:
     return settle(timings, tokens=TOKENS, model_parts=MODEL_PARTS, again=machine.again)
 
@@ -110,7 +107,9 @@ def reasons(found: Settled) -> dict[str, tuple[str, ...]]:
 
 
 def test_what_is_between_is_the_whole_minus_its_parts() -> None:
-    found = {between.whole.stage: between for between in betweens(measured(run_of()), tokens=TOKENS)}
+    found = {
+        between.whole.stage: between for between in betweens(measured(run_of()), tokens=TOKENS, model_parts=MODEL_PARTS)
+    }
     assert {stage: round(between.measurement.value * 1e3, 6) for stage, between in found.items()} == {
         "vision": 8.0,  # 200 - 150 - 40 - 2
         "first_token": 10.0,  # 310 - 200 - 100
@@ -134,7 +133,7 @@ def test_errors_of_parts_add_up_as_noise_does() -> None:
         NAMES["first_token"]: Measurement(value=1.0, unit="s/call", source="timed", error=0.0),
         NAMES["decode"]: Measurement(value=1.0, unit="s/token", source="timed", error=2.0),
     }
-    (between,) = (found for found in betweens(times, tokens=2) if found.complete)
+    (between,) = (found for found in betweens(times, tokens=2, model_parts=MODEL_PARTS) if found.complete)
     assert between.measurement.error == 2.5  # sqrt(3 ** 2 + (2 x 2) ** 2) / 2 tokens
 
 
@@ -219,14 +218,16 @@ def test_a_repeat_that_was_not_disturbed_replaces_one_that_was() -> None:
 
 def test_what_cannot_be_repeated_stays_disturbed() -> None:
     disturbed = [replace(timing, seen=("another process",)) for timing in run_of()]
-    found = settle(disturbed, tokens=TOKENS, again=lambda names, until: {})
+    found = settle(disturbed, tokens=TOKENS, model_parts=MODEL_PARTS, again=lambda names, until: {})
     assert set(reasons(found)) == set(QUIET_MS)
 
     def interrupted(names: Sequence[BenchmarkId], until: float) -> Mapping[BenchmarkId, TimedStage]:
         raise KeyboardInterrupt
 
     said: list[str] = []
-    assert set(reasons(settle(disturbed, tokens=TOKENS, again=interrupted, say=said.append))) == set(QUIET_MS)
+    assert set(
+        reasons(settle(disturbed, tokens=TOKENS, model_parts=MODEL_PARTS, again=interrupted, say=said.append))
+    ) == set(QUIET_MS)
     assert said[-1] == "repeats stopped"
 
 
@@ -242,7 +243,7 @@ def test_a_decode_that_gets_faster_on_a_longer_context_is_repeated_before_it_fai
 
 
 def test_groups_hold_what_is_tied_together_once() -> None:
-    links = [between.members for between in betweens(measured(run_of()), tokens=TOKENS)]
+    links = [between.members for between in betweens(measured(run_of()), tokens=TOKENS, model_parts=MODEL_PARTS)]
     assert groups(links, [NAMES["sam"], NAMES["decode"]]) == [[NAMES["sam"]], [NAMES["decode"]]]
     assert len(groups(links, NAMES.values())) == 1
     vision = [NAMES[stage] for stage in ("vision", "sam", "clip")]
@@ -304,7 +305,11 @@ def noisy_run(rng: random.Random, *, rounds: float, stages: float, times_ms: Map
 
 
 def contradictions(timings: Sequence[TimedStage]) -> list[Between]:
-    return [between for between in betweens(measured(timings), tokens=TOKENS) if between.contradiction()]
+    return [
+        between
+        for between in betweens(measured(timings), tokens=TOKENS, model_parts=MODEL_PARTS)
+        if between.contradiction()
+    ]
 
 
 @pytest.mark.parametrize(("rounds", "stages"), [(0.01, 0.02), (0.05, 0.02), (0.20, 0.02), (0.05, 0.04)])

@@ -22,7 +22,7 @@ from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
 from fixtures.timing.coherence import RecordedBetween, betweens
 from fixtures.timing.settle import marked
-from tests.samples import RECORD
+from tests.samples import MODEL_PARTS, RECORD
 from tests.test_trust import NAMES, TOKENS, measured
 from tests.test_trust import run_of as timings_of
 
@@ -74,7 +74,7 @@ def test_a_record_carries_trust_and_what_is_between_and_gives_them_back() -> Non
     run = run_of(loaded)
     assert run.disturbed == {"decode[1024]": (REASON,)}
     assert [str(between.whole) for between in run.between] == ["vision[gundam-2x1]"]
-    found = betweens(measured(timings_of()), tokens=TOKENS)[0]
+    found = betweens(measured(timings_of()), tokens=TOKENS, model_parts=MODEL_PARTS)[0]
     again = RecordedBetween.of(json.loads(json.dumps(found.as_json())))
     assert again.measurement == found.measurement
     assert again.parts == tuple((part.benchmark, part.count) for part in found.parts)
@@ -131,12 +131,12 @@ def timer_of(*, disturbed: bool) -> SimpleNamespace:
         for timing in timings_of()
     }
     run = SimpleNamespace(device="cpu", dtype="float32", attention="sdpa", experts="grouped_mm", backend="eager")
-    settled = marked(timings, tokens=TOKENS)
+    settled = marked(timings, tokens=TOKENS, model_parts=MODEL_PARTS)
     return SimpleNamespace(
         calibration=CALIBRATION,
         peaks=None,
         timed=settled,
-        between=betweens(measured(settled), tokens=TOKENS),
+        between=betweens(measured(settled), tokens=TOKENS, model_parts=MODEL_PARTS),
         subject=SimpleNamespace(spec=SimpleNamespace(model_variant="tiny"), run=run),
         batch_size=1,
     )
