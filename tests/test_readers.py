@@ -47,6 +47,7 @@ from fixtures.evidence.listed import listed_record
 from fixtures.evidence.render import as_html
 from fixtures.explain.explain_evidence import page_of as as_page
 from fixtures.explain.explanation import EXPLANATION
+from fixtures.history.stored import read_history
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
 from fixtures.records import table
@@ -58,6 +59,7 @@ from fixtures.serving.served_run import SERVING
 from fixtures.timing.medians import Noise, log_spread
 from fixtures.timing.operator_profile import OperatorProfile
 from tests.explained_runs import BEFORE, explanation_of_two
+from tests.history_runs import history_example
 from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as serving_example
@@ -321,6 +323,7 @@ KINDS = {
     "explanation": Kind(
         example=explanation_of_two, place="explanation.json", readers=(lambda path: as_page(EXPLANATION.read(path)),)
     ),
+    "history": Kind(example=history_example, place="history.json", readers=(read_history,)),
     "serving": Kind(example=serving_example, place="serving.json", readers=(SERVING.read,)),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }

@@ -1,0 +1,42 @@
+"""`history.json`: what is written is read back, and a document whose parts contradict each other is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.history.stored import HISTORY, as_json, history_of, read_history
+from tests.history_runs import history_example, small_history
+
+
+def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.json"
+    HISTORY.write(path, as_json(small_history()))
+    found = read_history(path)
+    assert found == small_history()
+    points = list(found.series[0].points(found.records))
+    assert [point.place for point in points if not point.judged] == [7]
+    assert points[14].record.created == "2026-11-15T02:18:00+00:00"
+
+
+def damaged(series: Any) -> Any:
+    value = history_example()
+    value["series"][0] |= series
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (damaged({"times_ms": [1.0]}), "times_ms: got 1 values, accepted: 20"),
+        (damaged({"runs": [99] * 20}), "runs: got 99, accepted: 0 to 19"),
+        (damaged({"disturbed": {"20": ["x"]}}), "disturbed: got place 20, accepted: 0 to 19"),
+        (damaged({"segments": [{"first": 31, "environment": {}}]}), "segments: got place 31"),
+        (history_example() | {"failed_by": [{"series": 0, "step": 1}]}, "failed_by: got step 1 of series 0"),
+        (history_example() | {"failed_by": [{"series": 1, "step": 0}]}, "failed_by: got step 0 of series 1"),
+    ],
+)
+def test_a_document_whose_parts_contradict_each_other_is_named(value: Any, said: str) -> None:
+    HISTORY.check(value, where="history.json")
+    with pytest.raises(ValueError, match="history.json: .*" + said):
+        history_of(value)
