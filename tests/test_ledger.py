@@ -7,6 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from analytic.core.attention import AttentionShape, products
+from analytic.core.execution import Execution
+from analytic.core.op import OpKind
+from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.workload import TokenLayout, gundam
 from fixtures.model import counted_stages as stages
@@ -54,6 +58,45 @@ def test_grouped_products_count_as_their_decomposition(subject_on: Callable) -> 
     grouped, _ = stages.prefill(subject_on("meta", "sdpa", "grouped_mm"), layout, batch_size=1)
     batched, _ = stages.prefill(subject_on("meta", "sdpa", "batched_mm"), layout, batch_size=1)
     assert flops_of(grouped.ledger) == flops_of(batched.ledger)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "more"),
+    [
+        ("_scaled_dot_product_flash_attention", ()),
+        ("_scaled_dot_product_efficient_attention", (None, False)),
+        ("_scaled_dot_product_efficient_attention", (None, True)),
+        ("_scaled_dot_product_cudnn_attention", (None, False)),
+        ("_scaled_dot_product_cudnn_attention", (None, True)),
+    ],
+)
+def test_of_every_cuda_attention_kernel_the_output_alone_is_written(kernel: str, more: tuple[object, ...]) -> None:
+    # 2 x 3 heads, 5 queries, 7 keys, width 8, 2 bytes: q and output 480 bytes, k and v 672 each; 4 * 6 * 5 * 7 * 8 FLOPs
+    q, k, v = (torch.empty(2, 3, length, 8, dtype=torch.bfloat16, device="meta") for length in (5, 7, 7))
+    operator = getattr(torch.ops.aten, kernel)
+    cost = operators.cost_of(operator.default, (q, k, v, *more), {}, operator(q, k, v, *more))
+    assert cost is not None
+    shape = AttentionShape(groups=6, queries=5, keys=7, head_dim=8, useful_pairs=35)
+    run = Execution(device="cuda", attention="sdpa", experts="grouped_mm", dtype="bfloat16")
+    closed = products(shape, run, fused=ShapeClass.ATTENTION)
+    assert (cost.kind, cost.read_bytes, cost.written_bytes, cost.executed_flops) == (OpKind.ATTENTION, 1824, 480, 6720)
+    assert (closed.kind, closed.read_bytes, closed.written_bytes, closed.executed_flops) == (
+        OpKind.ATTENTION,
+        1824,
+        480,
+        6720,
+    )
+
+
+def test_inductors_softmax_in_one_pass_is_a_reduction() -> None:
+    from torch._inductor import inductor_prims
+
+    scores = torch.randn(4, 6)
+    packet = torch.ops.prims.prepare_softmax_online
+    cost = operators.cost_of(packet.default, (scores, 1), {}, inductor_prims.eager_prepare_softmax(scores, 1))
+    # a maximum and a sum of each of 4 rows: 2 * 4 * 4 bytes
+    assert cost is not None
+    assert (cost.executed_flops, cost.cuda_core_flops, cost.read_bytes, cost.written_bytes) == (0, 24, 96, 32)
 
 
 def test_the_cpus_attention_kernel_counts_as_its_decomposition() -> None:

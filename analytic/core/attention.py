@@ -4,7 +4,7 @@ Three kernels (see `Execution.attention_kernel`):
 
     eager  transformers' own: two products in the model's dtype, softmax in the profile's `softmax_dtype`
     math   SDPA decomposed, as on the meta device: everything in the `math_attention_dtype` of torch's profile
-    fused  SDPA as one kernel: Q, K and V in, the output and one float32 per row out; no S x S traffic
+    fused  SDPA as one kernel: Q, K and V in, the output out, and on a CPU one float32 per row; no S x S traffic
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def products(
     useful = shape.groups * shape.useful_pairs * (4 * d)
     b = run.dtype_bytes
     if run.attention_kernel == "fused":
-        rows = shape.groups * shape.queries
+        rows = shape.groups * shape.queries * int(run.writes_row_statistics)
         return product(
             kind=OpKind.ATTENTION,
             rate_class=fused,

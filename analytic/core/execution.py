@@ -125,6 +125,15 @@ class Execution:
         return "math" if self.device == "meta" else "fused"
 
     @property
+    def writes_row_statistics(self) -> bool:
+        """Whether one float32 per row counts as written by SDPA's kernel.
+
+        The CPU kernel writes it in every call. Of a CUDA kernel only the output counts: which further results there are
+        (statistics of the rows, a random state) depends on the kernel that torch selects for the GPU.
+        """
+        return self.device != "cuda"
+
+    @property
     def counter_sees_attention(self) -> bool:
         """Whether FlopCounterMode counts the attention; it counts products and the CUDA kernels in every release."""
         on_cpu = self.attention_kernel == "fused" and self.device == "cpu"
