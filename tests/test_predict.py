@@ -87,17 +87,39 @@ def test_copies_of_a_layer_and_the_host_between_operators_add_up() -> None:
 
 
 def test_the_longer_of_host_and_device_counts_where_the_device_works_meanwhile() -> None:
-    # 3 us of host over 1 us of work; one launch over 100 us of work
+    # 3 us of host over 1 us of work, a third of it after the last launch; one launch over 100 us of work, issued after 4 us
     short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
-    assert predict([node(short)], rates(overlapped=True)).time_s == pytest.approx(3e-6)
-    assert predict([node(short, long)], rates(overlapped=True)).time_s == pytest.approx(101e-6)
+    assert predict([node(short)], rates(overlapped=True)).time_s == pytest.approx(3e-6 + 1e-6 / 3)
+    assert predict([node(short, long)], rates(overlapped=True)).time_s == pytest.approx(104e-6)
+    # the device is still busy with the long one while 3 us of host pass
+    assert predict([node(long, short)], rates(overlapped=True)).time_s == pytest.approx(102e-6)
+
+
+def test_a_host_that_waits_for_the_device_issues_nothing_meanwhile() -> None:
+    # 1 us of host, 100 us of work, of which the host sees the end; then 3 us of host
+    waits = movement(launches=1, read=50_000, written=50_000, waits=1)
+    short = movement(launches=3, read=500, written=500)
+    found = predict([node(waits, short)], rates(overlapped=True))
+    assert found.time_s == pytest.approx(101e-6 + 3e-6 + 1e-6 / 3)
+    assert found.host_s == pytest.approx(4e-6)
+    # where host and device take turns, there is nothing to wait for: 4 us and 101 us
+    assert predict([node(waits, short)], rates()).time_s == pytest.approx(105e-6)
+
+
+def test_the_host_takes_the_time_that_its_class_takes_to_issue() -> None:
+    quick = replace(flat(1e15), issue_s=2e-6)
+    op = movement(launches=3, read=500, written=500)
+    known = replace(rates(host_s=9e-6, overlapped=True, movement=quick), python_s=5e-6)
+    assert predict([node(op)], known).host_s == pytest.approx(3 * 7e-6)
+    assert predict([node(op)], replace(known, python_s=None)).host_s == pytest.approx(3 * 9e-6)
+    assert predict([node(linear(tokens=1, width_in=8, width_out=8, bias=False, b=4))], known).host_s == pytest.approx(9e-6)
 
 
 def test_what_one_call_hides_does_not_hide_another() -> None:
     # a call that waits for its host for 3 us, and one whose device works for 100 us: one after the other
     short, long = movement(launches=3, read=500, written=500), movement(launches=1, read=50_000, written=50_000)
     found = predict([node(short), node(long)], rates(overlapped=True))
-    assert found.time_s == pytest.approx(103e-6)
+    assert found.time_s == pytest.approx(3e-6 + 1e-6 / 3 + 101e-6)
     assert found.host_s == pytest.approx(4e-6)
 
 

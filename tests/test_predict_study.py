@@ -109,6 +109,14 @@ def test_on_cuda_a_graph_of_calls_is_timed_or_what_can_not_be_captured_itself(
     )
 
 
+def test_on_cuda_an_operator_is_also_issued_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the clock: 6 us for two operators; a CPU, which does them in the host's time, issues nothing."""
+    one = torch.ones(2)
+    monkeypatch.setattr(OperatorBench, "seconds", lambda self, call: (call(), 6e-6)[1])
+    assert OperatorBench("cuda", "float32").issue_s(lambda: lambda: (one + 1) * 2) == pytest.approx(3e-6)
+    assert OperatorBench("cpu", "float32").issue_s(lambda: lambda: (one + 1) * 2) is None
+
+
 def test_rates_are_kept_beside_the_calibration(tmp_path: Path) -> None:
     from analytic.prediction import rates as stored_rates
 

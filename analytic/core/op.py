@@ -77,6 +77,8 @@ class Op:
 
     `rate_class` selects the measured rate; an array of calls has a single class, that of several queries. `shapes` are the
     dimensions of its products (or its attention, or its broadcast), one per such operator; empty if only bytes matter.
+
+    `waits`: how often the host waits until a device that runs meanwhile (a GPU) has done all that was issued before.
     """
 
     kind: OpKind
@@ -93,6 +95,7 @@ class Op:
     untouched_bytes: Count
     live_bytes: Count
     backward_ratio: tuple[int, int]
+    waits: Count = 0
 
     @property
     def eager_bytes(self) -> Count:

@@ -199,10 +199,11 @@ def movement(
     weight: Count = 0,
     live: Count = 0,
     rate_class: ShapeClass = ShapeClass.MOVEMENT,
+    waits: Count = 0,
 ) -> Op:
     """Copies, concatenations, padding and gathers: bytes and no FLOPs.
 
-    `live`: bytes of live activations; 0 if another operator of the module keeps more alive.
+    `live`: bytes of live activations; 0 if another operator of the module keeps more alive. `waits`: see `Op`.
     """
     return Op(
         kind=OpKind.MOVEMENT,
@@ -219,6 +220,7 @@ def movement(
         untouched_bytes=0,
         live_bytes=live,
         backward_ratio=WEIGHT_GRADIENT,
+        waits=waits,
     )
 
 

@@ -1,9 +1,10 @@
 """Predicted time: every operator at the rate of its class, plus the host's time between operators.
 
 An operator takes its start time, plus its work at the rate of its class; a product is also bound by the bytes it reads and
-writes. If the device runs while the host continues (a GPU), a call takes the longer of device and host time; otherwise
-their sum. The floor of `roofline.py` assumes perfect fusion at peak rates; this prediction runs the operators one by one on
-the measured device. It uses closed form and rates alone: nothing is fitted to a run of the model.
+writes. If the device runs while the host continues (a GPU), the host issues the operators of a call to a queue, and waits
+for the device where an operator makes it wait; otherwise a call takes the sum of device and host time. The floor of
+`roofline.py` assumes perfect fusion at peak rates; this prediction runs the operators one by one on the measured device. It
+uses closed form and rates alone: nothing is fitted to a run of the model.
 """
 
 from __future__ import annotations
@@ -63,21 +64,44 @@ class Predicted:
     device_s: Mapping[ShapeClass, float]
 
 
+@dataclass(kw_only=True, slots=True)
+class _Queue:
+    """The clocks of a call on a device that runs while the host continues, in seconds since its begin.
+
+    `host_s`: when the host has issued all operators so far; `device_s`: when the device has done them.
+    """
+
+    host_s: float = 0.0
+    device_s: float = 0.0
+
+    def add(self, op: Op, *, issued_s: float, taken_s: float) -> None:
+        """Issue the launches of `op`, evenly over `issued_s`; the device takes `taken_s` for all of them."""
+        launches = int(op.launches)
+        begin_s, self.host_s = self.host_s, self.host_s + issued_s
+        self.device_s = max(
+            self.device_s + taken_s,  # the device was busy when the first was issued
+            begin_s + issued_s / launches + taken_s,  # it was idle, and is slower than the host
+            self.host_s + taken_s / launches,  # it is faster than the host
+        )
+        if op.waits:
+            self.host_s = max(self.host_s, self.device_s)
+
+
 def predict(trees: Iterable[CostNode], rates: Rates, *, below: str = "") -> Predicted:
     """Predicted time of the calls in `trees`, in sequence; only modules at or below the path `below`."""
     by_class: defaultdict[ShapeClass, float] = defaultdict(float)
-    launches, time_s = 0, 0.0
+    launches, time_s, host_s = 0, 0.0, 0.0
     for tree in trees:
-        device_s, launched = 0.0, 0
+        queue, in_turns_s = _Queue(), 0.0
         for timed in op_times(tree, rates, below=below):
-            taken_s = timed.start_s + timed.work_s
+            taken_s, issued_s = timed.start_s + timed.work_s, int(timed.op.launches) * rates.host_of(timed.op.rate_class)
             by_class[timed.op.rate_class] += taken_s
-            device_s += taken_s
-            launched += int(timed.op.launches)
-        host_s = launched * rates.host_s
-        time_s += max(device_s, host_s) if rates.overlapped else device_s + host_s
-        launches += launched
-    return Predicted(time_s=time_s, host_s=launches * rates.host_s, launches=launches, device_s=dict(by_class))
+            queue.add(timed.op, issued_s=issued_s, taken_s=taken_s)
+            in_turns_s += taken_s + issued_s
+            host_s += issued_s
+            launches += int(timed.op.launches)
+        time_s += max(queue.host_s, queue.device_s) if rates.overlapped else in_turns_s
+    return Predicted(time_s=time_s, host_s=host_s, launches=launches, device_s=dict(by_class))
 
 
 def op_times(tree: CostNode, rates: Rates, *, below: str = "") -> Iterator[OpTime]:

@@ -45,11 +45,13 @@ class ClassRates:
     """One operator class: `start_s`, seconds of an operator without work, and its rate beyond that.
 
     `curves` are keyed by the second size: rows of a product, head width of an attention, length of the axis that a
-    broadcast fills; by 0 if there is none.
+    broadcast fills; by 0 if there is none. `issue_s`: seconds of the host to issue one operator to a device that runs while
+    the host continues; None if the device does not, or if it was not measured.
     """
 
     start_s: float
     curves: Mapping[int, RateCurve]
+    issue_s: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.start_s >= 0 and self.curves):
@@ -73,6 +75,7 @@ class Rates:
     bytes_per_s  of a large copy or sum: a ceiling of the floor
     host_s       host seconds per operator of transformers' modules: Python, views, and the launch if the device runs while
                  the host continues (`overlapped`)
+    python_s     the share of `host_s` that is not spent on issuing operators; None if `issue_s` of the classes are unknown
     cache_bytes  capacity of the last-level cache, which keeps data between calls; weights beyond it are read from memory,
                  all of them if it is unknown (None)
     """
@@ -87,6 +90,7 @@ class Rates:
     overlapped: bool
     cache_bytes: int | None
     classes: Mapping[ShapeClass, ClassRates]
+    python_s: float | None = None
 
     def __post_init__(self) -> None:
         missing = [str(name) for name in ShapeClass if name not in self.classes]
@@ -98,6 +102,11 @@ class Rates:
         """The ceilings that a time floor is computed with."""
         return Ceilings(flops_per_s=self.flops_per_s, bytes_per_s=self.bytes_per_s)
 
+    def host_of(self, shape_class: ShapeClass) -> float:
+        """Host seconds per operator of a class; the same for every class unless the issue of each was measured."""
+        issue_s = self.classes[shape_class].issue_s
+        return self.host_s if self.python_s is None or issue_s is None else self.python_s + issue_s
+
     def as_json(self) -> dict[str, Any]:
         """The content of the file (schemas/rates.v1.schema.json)."""
         names = [field.name for field in fields(self) if field.name != "classes"]
@@ -108,6 +117,7 @@ class Rates:
                 str(name): {
                     "start_s": measured.start_s,
                     "curves": {str(key): asdict(curve) for key, curve in measured.curves.items()},
+                    "issue_s": measured.issue_s,
                 }
                 for name, measured in self.classes.items()
             },
@@ -132,7 +142,7 @@ def write(rates: Rates, path: Path) -> None:
 
 def _class(found: Mapping[str, Any]) -> ClassRates:
     curves = {int(key): RateCurve(tuple(curve["sizes"]), tuple(curve["rates"])) for key, curve in found["curves"].items()}
-    return ClassRates(start_s=found["start_s"], curves=curves)
+    return ClassRates(start_s=found["start_s"], curves=curves, issue_s=found["issue_s"])
 
 
 def _between(sizes: Sequence[float], values: Sequence[float], size: float) -> float:

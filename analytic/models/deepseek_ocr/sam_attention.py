@@ -41,7 +41,9 @@ class SamAttention(AnalyticLayer):
         return module(
             name,
             "SamAttention",
-            ops=(
+            ops=(  # roughly in the order in which they run
+                self._distances(),
+                self._moved(),
                 self._relative_position_products(),
                 products(
                     self._shape(),
@@ -54,8 +56,6 @@ class SamAttention(AnalyticLayer):
                     self._shape(), self.run, biased=1, bias_reads=self._shape().score_elements * b, scales_queries=True
                 ),
                 self._relative_position_sum(),
-                self._distances(),
-                self._moved(),
                 self._bias_copied(),
             ),
             parameters=tables,
@@ -139,6 +139,8 @@ class SamAttention(AnalyticLayer):
             launches=2 + single + (3 - single) * several,  # gathers, copies of width; q, k and v in one copy
             read=copied + gathered + 2 * side * side * 8,
             written=copied + gathered,
+            # the distances of an axis are made by the host, and copied to the device from memory that is not pinned
+            waits=2,
         )
 
     def _bias_copied(self) -> Op:
