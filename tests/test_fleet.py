@@ -319,6 +319,17 @@ def conversation(*arguments: str) -> Conversation:
     return Conversation("a worker", command, root=stored.ROOT, environment=environment)
 
 
+def test_a_process_of_another_checkout_finds_the_libraries_and_not_this_checkout(tmp_path: Path) -> None:
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries" / "a_library.py").write_text("")
+    path = os.pathsep.join((str(stored.ROOT), str(tmp_path / "libraries"), f"{stored.ROOT}/"))
+    command = [sys.executable, "-c", "import a_library, json, sys; print(json.dumps({'path': sys.path}))"]
+    with Conversation("a worker", command, root=tmp_path, environment={**os.environ, "PYTHONPATH": path}) as process:
+        found = process.ask({})["path"]
+    assert found[1:3] == [str(tmp_path), str(tmp_path / "libraries")]
+    assert str(stored.ROOT) not in {str(Path(one).resolve()) for one in found[1:3]}
+
+
 def small_points(subject_on: Callable[..., Any], options_of: Callable[..., Any]) -> list[dict[str, Any]]:
     """What one process finds at the points of SMALL."""
     options = options_of(preset="tiny", device="meta", seq_len=["64,500"], decode_steps="2")
