@@ -382,7 +382,7 @@ def test_refresh_takes_the_times_of_a_noise_study_of_this_commit(
     path.write_text(json.dumps(TIMES.as_json()))
     assert run(tmp_path, *arguments) == 2
     assert "was not measured on this commit" in capsys.readouterr().err
-    monkeypatch.setattr(noise_file, "git", lambda *_: "0" * 40)
+    monkeypatch.setattr(noise_file, "this_commit", lambda: "0" * 40)
     assert run(tmp_path, *arguments) == 0
     assert find("cpu", "tiny", tmp_path).timed[0].stages == TIMES.stages
     assert run(tmp_path, *arguments[:3], "--noise", str(path)) == 2

@@ -7,7 +7,7 @@ import pytest
 
 from analytic.io import stored
 from fixtures.baseline import refresh as baselines
-from fixtures.machine.environment import is_dirty, uncommitted
+from fixtures.machine.environment import environment, is_dirty, this_commit, uncommitted
 
 
 @pytest.fixture
@@ -73,3 +73,17 @@ def test_a_folder_that_is_no_checkout_is_not_known(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(stored, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert is_dirty() is None
+
+
+def test_a_tree_that_was_copied_without_git_belongs_to_the_commit_that_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert this_commit() is None
+    with pytest.raises(baselines.RefusedError, match=r"not a git checkout, .* set DSOCR_COMMIT to that of a copied tree"):
+        baselines.require_clean()
+    monkeypatch.setenv("DSOCR_COMMIT", "5" * 40)
+    assert this_commit() == environment("meta")["commit"] == "5" * 40
+    assert is_dirty() is None  # nobody looked
+    baselines.require_clean()

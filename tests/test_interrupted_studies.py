@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from analytic.io import stored
 from analytic.io.ending import EarlyEnd, Incomplete
+from analytic.prediction import rates as stored_rates
 from fixtures.ab_testing import noise
 from fixtures.ab_testing.worker_process import Amount, Round
 from fixtures.baseline import command as baselines
@@ -162,7 +163,7 @@ def test_what_can_not_be_continued_says_why(
     assert (
         "--continue: got stages decode[16] prefill[16], accepted: those of the file, decode[16]" in capsys.readouterr().err
     )
-    monkeypatch.setattr(noise, "git", lambda *_: "1" * 40)
+    monkeypatch.setattr(noise, "this_commit", lambda: "1" * 40)
     assert noise.main([*arguments, "--continue"]) == 2
     assert "is not of this commit" in capsys.readouterr().err
 
@@ -269,6 +270,40 @@ def test_stages_predicted_before_an_interruption_are_kept_and_are_no_baseline(
     assert [case["stage"] for case in kept["cases"]] == ["prefill"]
     assert baselines.main(["check", "--baseline-dir", str(tmp_path)]) == 1
     assert "predict_study.json: is incomplete (out of memory; missing: decode[16])" in capsys.readouterr().err
+
+
+def test_a_study_of_predictions_goes_on_with_its_rates_and_measures_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.5])
+
+    def measured_s(*_: object) -> float:
+        found = next(times, None)
+        if found is None:
+            raise MemoryError
+        return found
+
+    monkeypatch.setattr(predict_study, "_measured_s", measured_s)
+    monkeypatch.setattr(device_rates, "measure", lambda *_, **__: pytest.fail("the rates are known"))
+    stored_rates.write(RATES, tmp_path / "rates.json")
+    arguments = ["--output-dir", str(tmp_path / "results"), "--decode-steps", "1"]
+    stages = ["prefill[16]", "decode[16]"]
+    assert predict_study.main([*arguments, "--continue", *stages]) == 2
+    assert "--continue: got no study of this model and way" in capsys.readouterr().err
+    assert predict_study.main([*arguments, "--rates", str(tmp_path / "rates.json"), *stages]) == 1
+    times = iter([0.25])  # of the one that is left
+    assert predict_study.main([*arguments, "--continue", *stages]) == 0
+    kept = predict_study.PREDICT_STUDY.read(tmp_path / "results" / "latest-predict_study" / "predict_study.json")
+    assert [(case["stage"], case["measured_s"]) for case in kept["cases"]] == [("prefill", 0.5), ("decode", 0.25)]
+    assert kept["incomplete"] is None
+    assert predict_study.main([*arguments, "--continue", *stages]) == 2
+    assert "is complete; measure again without --continue" in capsys.readouterr().err
+
+
+def test_rates_of_another_model_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored_rates.write(replace(RATES, model_variant="another"), tmp_path / "rates.json")
+    assert predict_study.main(["--output-dir", str(tmp_path), "--rates", str(tmp_path / "rates.json"), "decode[16]"]) == 2
+    assert "--rates: got those of another in float32, accepted: tiny in float32" in capsys.readouterr().err
 
 
 def test_times_of_a_drift_that_ended_early_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
