@@ -149,6 +149,13 @@ def calibrate(session: nox.Session) -> None:
 
 
 @nox.session
+def qualify(session: nox.Session) -> None:
+    """Measure all that makes a machine a known device, in pieces of --minutes that resume: -- --device cpu or cuda."""
+    install(session, device_extra(session))
+    run_module(session, "fixtures.qualify", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def baseline(session: nox.Session) -> None:
     """Manage stored baselines: -- refresh, show, diff [REF] or check; each has --help."""
     install(session, device_extra(session))

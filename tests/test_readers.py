@@ -50,6 +50,9 @@ from fixtures.explain.explanation import EXPLANATION
 from fixtures.history.stored import read_history
 from fixtures.machine import calibration
 from fixtures.profiling.predict_study import PREDICT_STUDY
+from fixtures.qualify.qualification import QUALIFY
+from fixtures.qualify.qualify_evidence import page_of as qualified_page
+from fixtures.qualify.state import QualifyState
 from fixtures.records import table
 from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
@@ -60,6 +63,8 @@ from fixtures.timing.medians import Noise, log_spread
 from fixtures.timing.operator_profile import OperatorProfile
 from tests.explained_runs import BEFORE, explanation_of_two
 from tests.history_runs import history_example
+from tests.qualified import example as qualified
+from tests.qualified import state as qualify_state
 from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as serving_example
@@ -325,6 +330,14 @@ KINDS = {
     ),
     "history": Kind(example=history_example, place="history.json", readers=(read_history,)),
     "serving": Kind(example=serving_example, place="serving.json", readers=(SERVING.read,)),
+    "qualify": Kind(
+        example=qualified, place="qualify.json", readers=(lambda path: as_html(qualified_page(QUALIFY.read(path))),)
+    ),
+    "state of a qualification": Kind(
+        example=lambda: json.loads(json.dumps(qualify_state(Path("state.json")).as_json())),
+        place="state.json",
+        readers=(QualifyState.read,),
+    ),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
 
