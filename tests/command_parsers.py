@@ -6,7 +6,9 @@ import argparse
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -66,6 +68,10 @@ def check(command: str, *, values: bool = True) -> None:
                 _check_pytest(line[1:], parse_args, values=values)
             elif line[:2] == ["python", "-m"]:
                 _check_module(line[2], line[3:], command)
+            elif line[0] == "python" and line[1].startswith("examples/"):
+                _check_example(line[1:], command)
+            elif line[0].startswith("URL=") and line[1] == "examples/gate_server.sh":
+                _check_module("fixtures.serving", ["--url", line[0].removeprefix("URL="), *line[2:]], command)
             elif line[0] not in TOOLS:
                 raise ValueError(f"{command}: {line[0]} has no parser here, and is not in UNCHECKED")
 
@@ -107,6 +113,18 @@ def _check_module(name: str, arguments: list[str], command: str) -> None:
         if not stopped.code and "--help" in arguments:
             return
     raise ValueError(f"{command}: {name} does not take it")
+
+
+def _check_example(words: list[str], command: str) -> None:
+    """A script by its own parser."""
+    with mock.patch.object(sys, "argv", words):
+        try:
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        except Parsed:
+            return
+        except (SystemExit, OSError):
+            pass
+    raise ValueError(f"{command}: {words[0]} does not take it")
 
 
 def _check_pytest(words: list[str], parse_args: Callable[..., argparse.Namespace], *, values: bool) -> None:

@@ -105,7 +105,7 @@ def test_every_session_that_a_page_names_exists(page: Path) -> None:
 
 @every_page
 def test_every_file_of_the_project_that_a_page_names_exists(page: Path) -> None:
-    folders = "analytic|fixtures|benchmarks|schemas|baselines|docs|tests"
+    folders = "analytic|fixtures|benchmarks|schemas|baselines|docs|examples|tests"
     named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(page.read_text(encoding="utf-8"))))
     written = {name for name in named if not re.search(r"[A-Z]", name)}  # capitals stand for the reader's name
     assert {name for name in written if not (ROOT / name).exists()} == set()
