@@ -177,6 +177,13 @@ def explain(session: nox.Session) -> None:
 
 
 @nox.session
+def history(session: nox.Session) -> None:
+    """Find where times step over many runs, and why: -- RESULTS... [--fail-on work,efficiency --within 7]."""
+    install(session)
+    run_module(session, "fixtures.history", *(session.posargs or ["--help"]))
+
+
+@nox.session
 def merge(session: nox.Session) -> None:
     """Merge separate runs into one: -- RUN_DIR... [--whole]; fails if they disagree."""
     install(session)

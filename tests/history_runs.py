@@ -1,10 +1,16 @@
-"""A history as it is stored, with every kind of entry."""
+"""Nights of recorded runs made from one real record, and a history as it is stored, with every kind of entry."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
 
 from fixtures.evidence.section import Standing
+from fixtures.history.build import HistoryRequest, history_from
 from fixtures.history.document import (
     History,
     HistoryRecord,
@@ -19,7 +25,10 @@ from fixtures.history.document import (
     Way,
     WorkSpan,
 )
+from fixtures.history.gathered import gathered
+from fixtures.history.index import RecordIndex
 from fixtures.history.stored import as_json
+from tests.mixed_runs import measurement
 
 WAY = Way(
     model_variant="tiny",
@@ -102,3 +111,61 @@ def small_history() -> History:
 def history_example() -> dict[str, Any]:
     """The same as its document."""
     return as_json(small_history())
+
+
+DATA: Final = Path(__file__).resolve().parent / "data"
+BEGIN: Final = datetime(2026, 9, 1, 2, 17, tzinfo=UTC)
+Change = Callable[[dict[str, Any]], None]
+
+
+def base_record() -> dict[str, Any]:
+    """A run of two benchmarks, judged by no baseline, of a measurement that says its version."""
+    record = json.loads((DATA / "record.v5.json").read_text(encoding="utf-8"))
+    record["gate"] = None
+    record["timings"] = [timing for timing in record["timings"] if timing["stage"] in ("decode", "prefill")]
+    for timing in record["timings"]:
+        timing["measurement_version"] = "1a2b3c4d"
+        timing["measurement"] = measurement(timing["time_s"], [])
+    record["environment"]["dirty"] = False
+    return record
+
+
+def night(record: dict[str, Any], number: int, *, times: float = 1.0) -> dict[str, Any]:
+    """The record of night `number`, with times that differ by 0.4% or less from night to night; `times` scales them."""
+    record = copy.deepcopy(record)
+    date = BEGIN + timedelta(days=number)
+    record["created"] = (date + timedelta(minutes=2)).isoformat(timespec="seconds")
+    record["run_id"] = f"{date:%Y%m%d-%H%M%S}-{1000 + number}"
+    record["environment"]["commit"] = f"{number + 1:08x}" * 5
+    for place, timing in enumerate(record["timings"]):
+        scale = times * (1 + 0.001 * ((number * 37 + place * 5) % 9 - 4) + 1e-6 * number)
+        timing["time_s"] *= scale
+        timing["samples_s"] = [sample * scale for sample in timing["samples_s"]]
+    return record
+
+
+def put(folder: Path, record: dict[str, Any]) -> Path:
+    """Write a record into a folder of its own; return its path."""
+    path = folder / record["run_id"] / "record.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return path
+
+
+def nights(folder: Path, count: int, *, since: int | None = None, times: float = 1.0, change: Change | None = None) -> None:
+    """Write `count` nights; from night `since` on, times are `times` as long and records are changed."""
+    base = base_record()
+    for number in range(count):
+        later = since is not None and number >= since
+        record = night(base, number, times=times if later else 1.0)
+        if later and change is not None:
+            change(record)
+        put(folder, record)
+
+
+def history_of_folder(folder: Path, output_dir: Path, *fail_on: Label, within: int = 7, **known: datetime) -> History:
+    """The history of a folder, with its index in `output_dir`; `known`: dates of commits."""
+    now = BEGIN + timedelta(days=400)
+    found = gathered([folder], RecordIndex(output_dir / "index"), now=now, commit_dates=known)
+    asked = HistoryRequest(command=("nox",), folders=(str(folder),), fail_on=fail_on, within=within)
+    return history_from(found, asked, now=now)
