@@ -487,6 +487,10 @@ def test_a_process_times_what_a_run_is_judged_by(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     with SessionProcess("process 1 of 8", words_of(options), tmp_path) as session:
         process = sampled(session, lambda name: name == "decode[16]", decode_steps=2, progress=said.append)
+        record = session.run("prefill[16]")
+    assert record is not None
+    assert [timing["stage"] for timing in record["timings"]] == ["prefill"]
+    assert record["points"] == []  # the refresh has compared them, once for all its processes
     assert said == ["decode[16] (1 of 1)"]
     assert process is not None
     assert list(process.samples) == ["decode[16]"]
