@@ -1,5 +1,6 @@
 """The steps of a qualification: commands that their parsers take, selections that the models have, and what is lacking."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,17 @@ import pytest
 from analytic.core.execution import usual_dtype
 from analytic.io import shell
 from analytic.models.registry import load_spec
+from fixtures.baseline import stored
 from fixtures.config.points import check_stage, check_window
 from fixtures.profiling.backends import ways_of
-from fixtures.qualify.catalogue import COUNTED, NAMES, PROCESS, PROCESSES, StepContext, steps_of
+from fixtures.qualify.accepted import accept_baseline, accept_files
+from fixtures.qualify.catalogue import COUNTED, NAMES, PROCESS, PROCESSES, StepContext, environment_of, steps_of
 from fixtures.qualify.device import slug
 from fixtures.qualify.pieces import planned, unplanned
 from fixtures.qualify.state import StepState
 from fixtures.qualify.step import KnownDevice, QualifyStep
 from tests.command_parsers import check
+from tests.test_baseline import TIMED
 
 PRESETS = {"cpu": ("tiny", "unlimited-tiny", "ocr-2-tiny"), "cuda": ("deepseek-ocr-v1-base", "deepseek-ocr-2-base")}
 ALL = [(device, preset) for device, presets in PRESETS.items() for preset in presets]
@@ -25,7 +29,6 @@ def steps(tmp_path: Path, device: str, preset: str) -> dict[str, QualifyStep]:
         device=KnownDevice(kind=device, name="a-device"),
         preset=preset,
         folder=tmp_path / "qualify",
-        accepted=tmp_path / "accepted",
         engines=tmp_path / "engines",
     )
     context.own_baselines.mkdir(parents=True)
@@ -89,6 +92,58 @@ def test_what_the_machine_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert "no engine is installed" in str(found["serve"].lacks)
     assert "C++ compiler" in str(found["backends"].lacks)
     assert found["baseline"].lacks is None
+
+
+def test_an_unusable_home_is_replaced_and_the_commit_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = StepContext(
+        device=KnownDevice(kind="cpu", name="a-device"),
+        preset="tiny",
+        folder=tmp_path / "state",
+        engines=tmp_path / "engines",
+    )
+    monkeypatch.setenv("HOME", "")
+    found = environment_of(context, "5" * 40)
+    assert found["HOME"] == found["XDG_CACHE_HOME"] == str(tmp_path / "state" / "cache")
+    assert found["DSOCR_COMMIT"] == "5" * 40
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "libraries")
+    found = environment_of(context, None)
+    assert (found["HOME"], found["PYTHONPATH"]) == (str(tmp_path), "libraries")
+    assert "DSOCR_COMMIT" not in found
+
+
+def test_nothing_incomplete_is_accepted(tmp_path: Path) -> None:
+    context = StepContext(
+        device=KnownDevice(kind="cpu", name="a-device"),
+        preset="tiny",
+        folder=tmp_path / "state",
+        engines=tmp_path / "engines",
+    )
+    context.accepted.mkdir(parents=True)
+    (context.accepted / "rates.json").write_text("{}")
+    (context.accepted / "predict_study.json").write_text('{"incomplete": {"reason": "time", "missing": ["a"]}}')
+    accept_files(context, tmp_path / "baselines" / "a-device")
+    assert [path.name for path in (tmp_path / "baselines" / "a-device").iterdir()] == ["rates.json"]
+
+
+def test_the_times_of_a_device_stand_beside_those_of_others(tmp_path: Path) -> None:
+    context = StepContext(
+        device=KnownDevice(kind="cpu", name="a-device"),
+        preset="tiny",
+        folder=tmp_path / "state",
+        engines=tmp_path / "engines",
+    )
+    accept_baseline(context, tmp_path / "baselines")  # nothing was measured yet
+    assert not (tmp_path / "baselines").exists()
+    (mine,) = TIMED.timed
+    other = replace(mine, fingerprint=replace(mine.fingerprint, device_name="another device"))
+    stored.write(replace(TIMED, timed=(other,)), tmp_path / "baselines")
+    stored.write(replace(TIMED, timed=(mine,)), context.own_baselines)
+    accept_baseline(context, tmp_path / "baselines")
+    found = stored.find("cpu", "tiny", tmp_path / "baselines")
+    assert found is not None
+    assert {one.fingerprint.device_name for one in found.timed} == {"another device", mine.fingerprint.device_name}
+    assert {len(one.stages) for one in found.timed} == {len(mine.stages)}
 
 
 def test_a_device_is_named_after_what_it_reports() -> None:
