@@ -121,6 +121,31 @@ def test_the_canary_prices_the_newest_releases_from_the_pins() -> None:
     assert any("upload-artifact" in step.get("uses", "") for step in job["steps"])
 
 
+def test_the_history_gathers_what_the_nights_before_have_kept(tmp_path: Path) -> None:
+    job = ALL_JOBS["nightly.history"]
+    assert job["permissions"] == {"actions": "read", "contents": "read"}
+    assert set(job["needs"]) == {"cpu", "cuda"}
+    _, gather, judge = scripts(job)
+    assert judge == ("nox --no-venv -s history -- artifacts --fail-on work,efficiency --within 7 --report-format github")
+    steps = [step for name in ("cpu", "cuda") for step in ALL_JOBS[f"nightly.{name}"]["steps"]]
+    kept = {step["with"]["name"] for step in steps if "name" in step.get("with", {})}
+    assert kept == {"nightly-cpu", "nightly-cuda"}
+    assert all(name in gather for name in kept)
+    for name in ("cpu", "cuda"):
+        assert any("-s bench -- --device" in script for script in scripts(ALL_JOBS[f"nightly.{name}"]))
+    (tmp_path / "gh").write_text(
+        '#!/usr/bin/env bash\nif [ "$2" = list ]; then printf "12\\n11\\n"; exit; fi\n'
+        '[ "$3 $5" = "11 nightly-cuda" ] && exit 1\nmkdir -p "$7" && echo "{}" > "$7/record.json"\n'
+    )
+    (tmp_path / "gh").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BRANCH": "main"}
+    command = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", gather)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert sorted(path.parent.name for path in tmp_path.rglob("record.json")) == [
+        "11-nightly-cpu", "12-nightly-cpu", "12-nightly-cuda"]  # fmt: skip
+    assert done.stdout == "run 11 has no nightly-cuda\n"
+
+
 REPORT = """# Drift: transformers torch
 
 ```
