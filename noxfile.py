@@ -268,6 +268,13 @@ def gate_study(session: nox.Session) -> None:
 
 
 @nox.session
+def history_study(session: nox.Session) -> None:
+    """Simulate histories from recorded noise: how soon a step is found, false steps, labels; takes half an hour."""
+    install(session)
+    run_module(session, "fixtures.history.history_study", *session.posargs)
+
+
+@nox.session
 def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")
