@@ -58,6 +58,8 @@ def test_an_interrupted_session_keeps_what_is_finished_and_says_how_to_go_on(
     assert done.returncode == 2, done.stdout + done.stderr
     assert "INCOMPLETE: interrupted (Ctrl-C); missing: decode[32], decode[64]\n" in done.stdout
     assert "baseline: incomplete, not passed: 4 new so far\n" in done.stdout
+    assert "1 exact result not run (decode[32]): the run ended in the middle of it" in done.stdout
+    assert "1 exact result not run (decode[64]): the run ended before it" in done.stdout
     path, found = record_in(tmp_path / "out")
     assert found["incomplete"] == {"reason": "interrupted (Ctrl-C)", "missing": ["decode[32]", "decode[64]"]}
     assert [point["point"] for point in found["points"] if point["stage"] == "decode"] == ["16"]
