@@ -1,5 +1,7 @@
 """Tables of the profilers, written by hand in the form that they print, and where kernels lie on the roofline."""
 
+from pathlib import Path
+
 import pytest
 
 from analytic.prediction.hardware import DevicePeaks, device
@@ -46,6 +48,21 @@ def test_kernels_of_nsight_systems_come_longest_first() -> None:
         Kernel(name="gemm", calls=1, time_s=6e-6),
         Kernel(name="void norm<float, 4>(const float *, int)", calls=2, time_s=4e-6),
     )
+
+
+def test_a_table_that_nsight_compute_wrote_is_read() -> None:
+    """Ten launches of a decoded token on an H200, by ncu 2025.3; the columns that are not read are cut out."""
+    kernels = from_ncu((Path(__file__).parent / "data" / "ncu-2025.3-h200.csv").read_text(encoding="utf-8"))
+    product = next(kernel for kernel in kernels if kernel.name.startswith("nvjet"))
+    # two projections of one token in the dense layer, 1280 x 6848, in tiles of 8 x 64: 6912 columns, one of
+    # 8 rows used; from memory come their weights and little else, 2 bytes each
+    assert (product.calls, product.tensor_flops) == (2, 2 * 2 * 1280 * 6912 * 8)
+    assert product.dram_bytes == pytest.approx(2 * 1280 * 6848 * 2, rel=0.01)
+    # 6 experts of a token, gate and up projection of 1280 x 896
+    experts = next(kernel for kernel in kernels if "cutlass::device_kernel" in kernel.name)
+    assert experts.dram_bytes == pytest.approx(6 * 2 * 1280 * 896 * 2, rel=0.02)
+    assert sum(kernel.calls for kernel in kernels) == 10
+    assert all(roof(kernel, device("h200")).bound == "memory" for kernel in kernels)
 
 
 def test_launches_of_nsight_compute_are_summed_by_name() -> None:

@@ -169,6 +169,9 @@ def test_stored_rates_are_planned_with_by_the_name_of_their_device(capsys: pytes
     found = in_json(capsys, "capacity", "--on", "xeon-2-threads", "--memory-gb", "16", "--crop-grid", "2x1")
     assert (found["times"]["source"], found["model"]["model_variant"]) == ("predicted", "tiny")
     assert found["times"]["file"].endswith("baselines/xeon-2-threads/rates.json")
+    # the driver's name of this one is that of a datasheet, which has its memory
+    found = in_json(capsys, "capacity", "--on", "nvidia-h200", "--crop-grid", "2x1")
+    assert (found["times"]["source"], found["memory_bytes"]) == ("predicted", 141e9)
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,11 @@ def choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
 
 
 def _datasheet(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> DevicePeaks | None:
-    """The datasheet of `--on`; None without, and for a device that has stored rates alone."""
-    if args.on is None or (known is not None and args.on in stored_rates() and not _is_datasheet(args.on)):
+    """The datasheet of `--on`; for a device of stored rates that of the name its driver reports, None if it has none."""
+    if args.on is None:
         return None
+    if known is not None and args.on in stored_rates() and not _is_datasheet(args.on):
+        return hardware.recognized(known[1].device_name)
     return hardware.device(args.on, field="on")
 
 
