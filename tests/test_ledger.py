@@ -179,3 +179,37 @@ def test_a_scalar_fills_all_that_it_is_copied_to() -> None:
         blocks[:, :4] = 0
     copied = next(entry for key, entry in ledger.entries.items() if key.operator == "aten.copy_")
     assert (copied.read_bytes, copied.written_bytes) == (8, 96)
+
+
+def test_operators_belong_to_the_innermost_module_that_runs() -> None:
+    class Outer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.long_name_of_the_first = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
+            self.b = torch.nn.Linear(2, 2, bias=False)
+            self.long_name_of_the_first[0].forward = lambda x: self.b(x) + 1
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.long_name_of_the_first(x) * 2
+
+    outside = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
+    with torch.no_grad(), Ledger(root := Outer(), outside="nowhere") as ledger:
+        x = root(torch.ones(1, 2))
+        outside(x)
+    assert {(key.path, key.operator) for key in ledger.entries} == {
+        ("nowhere", "aten.ones"),
+        ("b", "aten.mm"),
+        ("long_name_of_the_first.0", "aten.add"),
+        ("", "aten.mul"),
+        ("Sequential.0", "aten.mm"),
+    }
+
+
+def test_a_forward_that_fails_leaves_no_module_running() -> None:
+    linear = torch.nn.Linear(2, 2, bias=False)
+    ledger = Ledger(linear, outside="outside")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), torch.no_grad(), ledger:
+        linear(torch.ones(1, 3))
+    with torch.no_grad(), ledger:
+        torch.ones(2) + 1
+    assert {key.path for key in ledger.entries} == {"outside"}

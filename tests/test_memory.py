@@ -1,7 +1,9 @@
 """The memory ledger: storages from birth to release, parameters and views left out."""
 
+import pytest
 import torch
 
+from fixtures.op_counter.ledger import Ledger
 from fixtures.op_counter.memory import MemoryLedger
 
 
@@ -46,3 +48,29 @@ def test_meta_counts_what_a_device_would() -> None:
         return memory.peak_bytes()
 
     assert run("meta") == run("cpu") == 2 * 64 * 64 * 4
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_ledger_tells_its_memory_what_it_would_see_alone(device: str, grad: bool) -> None:
+    weight = torch.nn.Parameter(torch.empty(64, 64, device=device))
+
+    def work() -> torch.Tensor:
+        x = torch.ones(64, 64, device=device)
+        y = (x @ weight.t()).view(32, 128)
+        y.mul_(2)
+        values, _ = torch.topk(torch.nn.functional.gelu(y), 4)
+        x.copy_(weight)
+        return torch.cat([values, values]) + torch.zeros(64, 4, device=device)
+
+    def peaks(memory: MemoryLedger, mode: MemoryLedger | Ledger) -> tuple[int, int]:
+        with torch.set_grad_enabled(grad), mode:
+            kept = work()
+        return memory.peak_bytes(), memory.peak_bytes(without=[kept])
+
+    alone = MemoryLedger()
+    expected = peaks(alone, alone)
+    assert all(expected)
+    for _ in range(2):  # the second time every call on meta is known
+        told = MemoryLedger()
+        assert peaks(told, Ledger(torch.nn.Identity(), outside="", memory=told)) == expected
