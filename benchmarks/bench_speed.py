@@ -70,7 +70,7 @@ def speed_of_the_stateful_root(benchmark: Any, counter_time_s: float, note: Call
     root = model_of(load_spec("deepseek-ocr-v1-base"))
 
     def walk() -> None:
-        root._window.clear()  # keep nothing from the previous round
+        root._window = None  # keep nothing from the previous round
         for length in LENGTHS:
             root.start_prefill(length, 1)
             root.forward_cost()

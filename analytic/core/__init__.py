@@ -1,5 +1,6 @@
 """The cost of an operator, and how costs add up.
 
+polynomial   counts as polynomials in the dimensions of a call
 shape_class  the operator classes that have their own measured rate
 op           one operator: its counts, its class and its dimensions
 shape        the dimensions of products, convolutions and broadcasts

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from analytic.core.polynomial import Polynomial
+
 MOST: Final = 1 << 31
 """The largest accepted count: more positions or pages than any machine holds, and far from overflow."""
 MOST_STEPS: Final = 100_000
@@ -46,6 +48,8 @@ def within_window(field: str, seq_len: int, *, decoded: int, window: int, model:
 
 def whole_numbers(field: str, got: Any, *, least: int = 1) -> None:
     """Raise ValueError unless `got` is a whole number or an array of them, from `least` to MOST."""
+    if isinstance(got, Polynomial):  # a dimension, not yet a number
+        return
     dtype = getattr(got, "dtype", None)
     if dtype is None or getattr(dtype, "kind", "") not in ("i", "u"):
         whole(field, got, least=least)

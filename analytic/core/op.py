@@ -1,6 +1,7 @@
 """One operator: its classes, its dimensions and its counts.
 
-Every quantity is a `Count`: an int, or an int64 array if a formula is evaluated for many points in one call.
+Every quantity is a `Count`: an int, or an int64 array if a formula is evaluated for many points in one call. A formula that
+is evaluated once for all calls has it as a `Polynomial`.
 Units are FLOPs and bytes; one multiply-add is two FLOPs.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+from analytic.core.polynomial import Maximum, Polynomial
 from analytic.core.shape_class import ShapeClass
 
 if TYPE_CHECKING:
@@ -24,10 +26,15 @@ NOTHING: Final = 0
 """Zero, for a quantity that an operator does not have; compared by identity, since a count can be an array."""
 
 
+SYMBOLIC: Final = (Polynomial, Maximum)
+
+
 def larger(left: Count, right: Count) -> Count:
     """The elementwise maximum of two counts."""
     if right is NOTHING or left is right:
         return left
+    if isinstance(left, SYMBOLIC) or isinstance(right, SYMBOLIC):
+        return Maximum.of(left, right)  # type: ignore[return-value]
     if isinstance(left, int) and isinstance(right, int):
         return max(left, right)
     import numpy as np

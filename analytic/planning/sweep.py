@@ -62,7 +62,7 @@ def evaluate(
     """
     prompt = _all_prompt(new_tokens, past_tokens) if prompt_tokens is None else prompt_tokens
     points = (batch_size, new_tokens, past_tokens, prompt)
-    columns = _columns(spec, run, points, logits, of=lambda tree: tree.total().as_dict())
+    columns = _columns(spec, run, points, logits, of=lambda decoder: decoder.forward_cost().as_dict())
     return Cost(**columns)
 
 
@@ -90,7 +90,7 @@ def scaling(
     new = np.concatenate([lengths, np.ones(lengths.size * steps.size, dtype=np.int64)])
     past = np.concatenate([np.zeros_like(lengths), (lengths[:, None] + steps).ravel()])
     prompt = np.concatenate([lengths, lengths.repeat(steps.size)])
-    columns = _columns(spec, run, (batch_size, new, past, prompt), "last", of=_quantities)
+    columns = _columns(spec, run, (batch_size, new, past, prompt), "last", of=lambda decoder: _quantities(decoder.tree("")))
     points = []
     for index, length in enumerate(seq_lens):
         begin = lengths.size + index * steps.size
@@ -150,9 +150,9 @@ def _columns(
     given: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike],
     logits: Logits,
     *,
-    of: Callable[[CostNode], dict[str, Count]],
+    of: Callable[[Decoder], dict[str, Count]],
 ) -> dict[str, Any]:
-    """Quantities that `of` reads from the decoder's tree at every point of the broadcast arrays, one int64 array each.
+    """Quantities that `of` reads from the decoder at every point of the broadcast arrays, one int64 array each.
 
     `given`: batch size, new tokens, past tokens and tokens of the prompt.
     """
@@ -165,18 +165,17 @@ def _columns(
     batch, new, past, prompt = batch.ravel(), new.ravel(), past.ravel(), prompt.ravel()
     first = text.call_shape(batch=1, new_tokens=1, past_tokens=0, prompt_tokens=1)
     decoder = Decoder(spec=text, shape=first, logits=logits, run=run)
-    pieces = []
+    columns: dict[str, Any] = {}
     for start in range(0, max(batch.size, 1), CHUNK):
         part = slice(start, start + CHUNK)
         points = text.call_shape(
             batch=batch[part], new_tokens=new[part], past_tokens=past[part], prompt_tokens=prompt[part]
         )
-        pieces.append(of(replace(decoder, shape=points).tree("")))
-    joined: dict[str, Any] = {}
-    for name in pieces[0]:
-        columns = [_column(piece[name], min(CHUNK, batch.size - index * CHUNK)) for index, piece in enumerate(pieces)]
-        joined[name] = (columns[0] if len(columns) == 1 else np.concatenate(columns)).reshape(shape)
-    return joined
+        for name, values in of(replace(decoder, shape=points)).items():
+            if name not in columns:
+                columns[name] = np.empty(batch.size, dtype=np.int64)
+            columns[name][part] = values
+    return {name: column.reshape(shape) for name, column in columns.items()}
 
 
 def _all_prompt(new_tokens: ArrayLike, past_tokens: ArrayLike) -> NDArray[np.int64]:
@@ -200,7 +199,3 @@ def _counts(field: str, given: ArrayLike, *, least: int = 1) -> NDArray[np.int64
     array = np.asarray(given)
     whole_numbers(field, array if array.ndim else given, least=least)
     return array.astype(np.int64)
-
-
-def _column(value: Any, size: int) -> NDArray[np.int64]:
-    return value if isinstance(value, np.ndarray) else np.full(size, value, dtype=np.int64)

@@ -60,6 +60,11 @@ class DecoderShape:
         """1 if several tokens extend a growing, non-empty cache, else 0: SDPA then takes a mask instead of making one."""
         return (self.new_tokens > 1) * (self.past_tokens > 0) * int(self.capacity is None)
 
+    @property
+    def dimensions(self) -> dict[str, Count]:
+        """The fields that differ between the calls of a decoder, by name."""
+        return {"batch": self.batch, "new_tokens": self.new_tokens, "past_tokens": self.past_tokens}
+
     # what differs in a decoder whose cache does not keep every position
 
     @property
@@ -105,7 +110,7 @@ def refuse_overflow(spec: TextSpec, shape: DecoderShape) -> None:
     feature and 128 bytes of scores, biases and masks.
     """
     parts = (shape.batch, shape.new_tokens, shape.past_tokens)
-    if all(isinstance(part, int) for part in parts):
+    if not any(hasattr(part, "dtype") for part in parts):
         return
     batch, new_tokens, past_tokens = (part if isinstance(part, int) else int(part.max(initial=0)) for part in parts)
     width, layers = spec.hidden_size, spec.num_layers

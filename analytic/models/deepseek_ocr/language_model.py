@@ -5,14 +5,16 @@ Source: transformers' unlimited_ocr text model with every layer `full_attention`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
 
 from analytic.core import ops
-from analytic.core.cost import CostNode
+from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer, module
 from analytic.core.op import Count, Op
+from analytic.core.polynomial import Evaluation, Polynomial
 from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer, DeepseekV2RMSNorm, LmHead, TokenEmbedding
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaRotaryEmbedding, refuse_overflow
@@ -66,6 +68,14 @@ class Decoder(AnalyticLayer):
                 LmHead(vocab_size=spec.vocab_size, width=width, rows=rows, run=run).tree("lm_head"),
             ),
         )
+
+    def forward_cost(self) -> Cost:
+        """All quantities of one forward call, or of an array of calls: those of `tree`, by polynomials made once."""
+        refuse_overflow(self.spec, self.shape)
+        given = self.shape.dimensions
+        template = replace(self.shape, **dict.fromkeys(given, 1))
+        kinds = tuple(_kind(count, 0 if name == "past_tokens" else 1) for name, count in given.items())
+        return Cost(**_prepared(self.spec, template, kinds, self.logits, self.run).at(given))
 
     @property
     def _idle_masks(self) -> int:
@@ -125,3 +135,30 @@ class Decoder(AnalyticLayer):
             written=pairs * 9 + new * 27 + context * 25 + batch * 8 + 8,
             live=pairs * 2 + context * 16,  # operands of a bitwise operator, with one mask kept; positions
         )
+
+
+Kind = tuple[int, bool]
+"""The least value of a dimension, and whether it has no other."""
+
+
+def _kind(count: Count, edge: int) -> Kind:
+    """Whether a dimension is at its `edge`, where formulas change, above it, or both."""
+    if isinstance(count, int):
+        return (edge, True) if count == edge else (min(count, edge + 1), False)
+    if not count.size:
+        return 0, False
+    least = int(count.min())
+    return min(least, edge + 1), least == edge and int(count.max()) == edge
+
+
+@cache
+def _prepared(
+    spec: TextSpec, template: DecoderShape, kinds: tuple[Kind, ...], logits: Logits, run: Execution
+) -> Evaluation:
+    """The cost of a call of `template` in its dimensions, of these kinds."""
+    symbols: dict[str, Any] = {
+        name: least if single else Polynomial.dimension(name, least=least)
+        for name, (least, single) in zip(template.dimensions, kinds, strict=True)
+    }
+    decoder = Decoder(spec=spec, shape=replace(template, **symbols), logits=logits, run=run)
+    return Evaluation(decoder.tree("").total().as_dict())

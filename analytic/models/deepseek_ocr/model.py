@@ -26,7 +26,7 @@ from analytic.core.op import Count
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder, Logits
 from analytic.models.deepseek_ocr.spec import DeepseekOCRSpec
-from analytic.models.deepseek_ocr.step_costs import decode_window, prompt_of, scaled
+from analytic.models.deepseek_ocr.step_costs import DecodeWindow, prompt_of, scaled
 from analytic.models.deepseek_ocr.vision import VisionStack
 from analytic.models.deepseek_ocr.workload import VisionWorkload
 from analytic.models.page_vision import PageVision
@@ -63,7 +63,7 @@ class DeepseekOCRModel(AnalyticLayer):
         self._cache: SyntheticKVCache | None = None
         self._shape = decoder.shape
         self._stage_cost: Cost | None = None
-        self._window: dict[SyntheticKVCache, Cost] = {}
+        self._window: DecodeWindow | None = None
 
     @classmethod
     def from_spec(cls, spec: DeepseekOCRSpec, *, run: Execution = FULL_SIZE, logits: Logits = "last") -> DeepseekOCRModel:
@@ -222,9 +222,10 @@ class DeepseekOCRModel(AnalyticLayer):
         if self._stage_cost is None:
             if self._mode == "decode":
                 self._stage_cost = self._decode_cost()
+            elif self._mode == "prefill":
+                self._stage_cost = replace(self._decoder, shape=self._shape).forward_cost()
             else:
-                cost = self.tree().total()
-                self._stage_cost = scaled(cost, self._multiplier) if self._mode == "vision" else cost
+                self._stage_cost = scaled(self.tree().total(), self._multiplier)
         return self._stage_cost
 
     def backward_cost(self) -> BackwardCost:
@@ -269,10 +270,12 @@ class DeepseekOCRModel(AnalyticLayer):
     def _decode_cost(self) -> Cost:
         """The cost of the next token, from a window of steps evaluated in one vectorised call."""
         assert self._cache is not None  # the decode mode is entered with a cache only
-        cache = self._cache
-        if cache not in self._window:
-            self._window = decode_window(self._decoder, cache, steps=DECODE_WINDOW)
-        return self._window[cache]
+        cost = None if self._window is None else self._window.cost(self._cache)
+        if cost is None:
+            self._window = DecodeWindow.of(self._decoder, self._cache, steps=DECODE_WINDOW)
+            cost = self._window.cost(self._cache)
+        assert cost is not None  # the first step of its window
+        return cost
 
     def _new_cache(self, batch_size: int, length: int, capacity: int | None, *, prompt_length: int) -> SyntheticKVCache:
         return self._decoder.spec.cache(

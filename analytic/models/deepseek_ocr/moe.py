@@ -7,6 +7,7 @@ pick K of E experts touch an expected E (1 - (1 - K/E)^T) of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from analytic.core import ops
@@ -14,6 +15,7 @@ from analytic.core.cost import CostNode
 from analytic.core.execution import Execution
 from analytic.core.layer import AnalyticLayer, activation, module
 from analytic.core.op import Count, Op, OpKind
+from analytic.core.polynomial import Polynomial
 from analytic.core.shape import Product
 from analytic.core.shape_class import ShapeClass
 from analytic.models.spec import TextSpec
@@ -26,6 +28,11 @@ def expected_unique_experts(tokens: Count, *, experts: int, per_token: int) -> A
 
 def expected_bytes(tokens: Count, *, experts: int, per_token: int, expert_bytes: int) -> Count:
     """Expected bytes of the touched experts, rounded to whole bytes."""
+    if isinstance(tokens, Polynomial):
+        name = f"{expert_bytes} bytes of {per_token} in {experts} experts"
+        rule = partial(expected_bytes, experts=experts, per_token=per_token, expert_bytes=expert_bytes)
+        symbol: Count = tokens.mapped(name, rule)
+        return symbol
     expected = expected_unique_experts(tokens, experts=experts, per_token=per_token) * expert_bytes
     return round(expected) if isinstance(expected, float) else expected.round().astype("int64")
 

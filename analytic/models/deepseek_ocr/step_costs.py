@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from analytic.core.cost import Cost
@@ -10,29 +11,38 @@ from analytic.core.kvcache import SyntheticKVCache
 from analytic.models.deepseek_ocr.language_model import Decoder
 
 
-def decode_window(decoder: Decoder, cache: SyntheticKVCache, *, steps: int) -> dict[SyntheticKVCache, Cost]:
-    """The costs of `steps` decode steps from `cache` on, by the cache before each, in one evaluation.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeWindow:
+    """The costs of successive decode steps from the cache `before` the first on, a list of each quantity."""
 
-    A static cache ends at its capacity: steps beyond it have no cache and are left out.
-    """
-    import numpy as np
+    before: SyntheticKVCache
+    columns: Mapping[str, Sequence[int]]
 
-    past = np.arange(cache.length, cache.length + steps, dtype=np.int64)
-    shape = decoder.spec.call_shape(
-        batch=cache.batch_size,
-        new_tokens=1,
-        past_tokens=past,
-        prompt_tokens=prompt_of(cache),
-        capacity=cache.capacity,
-    )
-    cost = replace(decoder, shape=shape).tree("").total()
-    columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}
-    rows = zip(*columns.values(), strict=True)
-    lengths = past.tolist() if cache.capacity is None else [length for length in past.tolist() if length <= cache.capacity]
-    return {
-        replace(cache, length=length): Cost(**dict(zip(columns, row, strict=True)))
-        for length, row in zip(lengths, rows, strict=False)
-    }
+    @classmethod
+    def of(cls, decoder: Decoder, cache: SyntheticKVCache, *, steps: int) -> DecodeWindow:
+        """`steps` steps from `cache` on, in one evaluation. A static cache ends at its capacity."""
+        import numpy as np
+
+        past = np.arange(cache.length, cache.length + steps, dtype=np.int64)
+        if cache.capacity is not None:
+            past = past[past <= cache.capacity]
+        shape = decoder.spec.call_shape(
+            batch=cache.batch_size,
+            new_tokens=1,
+            past_tokens=past,
+            prompt_tokens=prompt_of(cache),
+            capacity=cache.capacity,
+        )
+        cost = replace(decoder, shape=shape).forward_cost()
+        columns = {name: np.broadcast_to(value, past.shape).tolist() for name, value in cost.as_dict().items()}
+        return cls(before=cache, columns=columns)
+
+    def cost(self, cache: SyntheticKVCache) -> Cost | None:
+        """The cost of the step on `cache`; None if it is none of these."""
+        step = cache.length - self.before.length
+        if not 0 <= step < len(self.columns["launches"]) or replace(cache, length=self.before.length) != self.before:
+            return None
+        return Cost(**{name: column[step] for name, column in self.columns.items()})
 
 
 def prompt_of(cache: SyntheticKVCache) -> int:

@@ -30,6 +30,10 @@ class SlidingShape(DecoderShape):
         whole_numbers("prompt_tokens", self.prompt_tokens, least=0)
 
     @property
+    def dimensions(self) -> dict[str, Count]:
+        return {**DecoderShape.dimensions.__get__(self), "prompt_tokens": self.prompt_tokens}
+
+    @property
     def decodes(self) -> Count:
         """1 if the new positions come after the prompt, else 0."""
         return (self.past_tokens >= self.prompt_tokens) * 1
