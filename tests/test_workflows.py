@@ -111,6 +111,11 @@ def test_only_jobs_that_run_nothing_of_the_project_may_write() -> None:
         assert not any(re.search(r"\b(nox|pip|python|pytest)\b", script) for script in scripts(ALL_JOBS[name])), name
 
 
+def test_a_night_runs_what_other_runs_reuse() -> None:
+    whole = "-s bench -- --device meta --no-reuse --require-baseline -m 'not speed'"
+    assert any(whole in script for script in scripts(ALL_JOBS["nightly.cpu"]))
+
+
 def test_the_canary_prices_the_newest_releases_from_the_pins() -> None:
     install, drift, _ = scripts(ALL_JOBS["nightly.canary"])
     assert "install --quiet -c constraints.txt" in install
