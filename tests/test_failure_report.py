@@ -140,7 +140,7 @@ def test_one_unit_is_shown_as_one_unit() -> None:
     only = Judgement(
         benchmark="decode[64]",
         outcome=Outcome.CHANGED,
-        reason="1 quantities changed",
+        reason="1 quantity changed",
         exact=ExactEvidence(totals=totals, blocks=(), operators=()),
     )
     assert "1,000,000,000 -> 1,000,000,001 (+1)" in explain(only)

@@ -133,7 +133,7 @@ def test_what_nobody_comes_for_is_given_up_and_what_is_done_is_kept() -> None:
     assert [one.task.benchmark for one in work.work()] == ["a"]
     assert tasks.given_up == ["b"]
     assert pool.hired == 4
-    assert "no worker starts; given up: 1 benchmarks" in said
+    assert "no worker starts; given up: 1 benchmark" in said
 
 
 def test_a_fleet_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

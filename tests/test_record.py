@@ -71,7 +71,7 @@ def test_one_flop_too_many_fails_and_is_explained(results: list[PointResult], bu
     bad = wrong(results[0])
     assert not bad.passes(0.0)
     text = bad.explain(0.0)
-    assert "prefill[32]: closed form and measurement differ in 1 quantities" in text
+    assert "prefill[32]: closed form and measurement differ in 1 quantity" in text
     assert "model.language_model.layers.2.mlp.gate: executed_flops of matmul: closed form 32,768, measured 32,769" in text
     assert bad.failures(0.001) == ()
     made = built([bad])

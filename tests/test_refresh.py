@@ -411,7 +411,7 @@ def test_killed_in_the_third_process_the_next_refresh_goes_on_with_two(
     sessions.started.clear()
     assert refresh(tmp_path, *SELECTION) == 0
     said = capsys.readouterr().err
-    assert "1 exact results and 2 processes are kept" in said
+    assert "1 exact result and 2 processes are kept" in said
     assert [session.label for session in sessions.started] == [f"process {number} of 8" for number in range(3, 9)]
     assert said.count("exact: prefill[16]") == 1  # that of the other selection
     assert all(len(stage.medians_s) == 8 for stage in find("cpu", "tiny", tmp_path / "baselines").timed[0].stages.values())
@@ -434,7 +434,7 @@ def test_an_interrupted_exact_refresh_goes_on_with_its_points(
         patch.setattr(Bench, "decode", interrupted)
         assert refresh(tmp_path, *words) == 130
     said = capsys.readouterr().err
-    assert "1 exact results and 0 processes are kept; the same command goes on with them" in said
+    assert "1 exact result and 0 processes are kept; the same command goes on with them" in said
     assert "a baseline is written whole, so none was changed" in said
     assert refresh(tmp_path, *words) == 0
     said = capsys.readouterr().err

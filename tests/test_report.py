@@ -184,7 +184,7 @@ def test_what_equals_the_baseline_is_counted_and_not_listed(record: dict[str, An
     equal = [judgement(f"prefill[{length}]", "equal") for length in range(50)]
     record["gate"]["judged"] = [*equal, judgement("decode[1024]", "new")]
     (section,) = (one for one in page_of(run_of(record)).sections if one.key == "baseline")
-    assert section.words[1] == "50 benchmarks are equal to it in every exact quantity."
+    assert section.words[1] == "Equal to it in every exact quantity: 50 benchmarks."
     (table,) = section.tables
     assert (table.columns, table.rows) == (("benchmark", "verdict", "why"), (("decode[1024]", "new", "why"),))
     record["gate"]["judged"] = equal

@@ -137,7 +137,7 @@ def test_rows_say_passed_or_failed() -> None:
     assert listed_record("a", record("v1")).result == "passed"
     failing = listed_record("b", record())
     assert failing.standing is Standing.FAILED
-    assert failing.result == "FAILED: 1 benchmarks fail their baseline"
+    assert failing.result == "FAILED: 1 benchmark against the baseline"
     new = record()
     new["gate"]["judged"] = [one for one in new["gate"]["judged"] if one["outcome"] == "new"]
     assert listed_record("c", new).standing is Standing.PASSED

@@ -67,7 +67,7 @@ def test_an_interrupted_session_keeps_what_is_finished_and_says_how_to_go_on(
     assert ": incomplete</title>" in page
     assert "INCOMPLETE: interrupted (Ctrl-C); missing: decode[32], decode[64]." in page
     assert not run.read(path.parent).passes
-    assert "1 runs, 1 incomplete." in (tmp_path / "out" / "index.html").read_text()
+    assert "1 run, 1 incomplete." in (tmp_path / "out" / "index.html").read_text()
     assert (tmp_path / "out" / "latest").resolve() == path.parent
 
     assert merge.main([str(path.parent), "--output-dir", str(tmp_path / "alone")]) == 1

@@ -112,10 +112,10 @@ def test_two_runs_and_the_index_say_what_is_disturbed() -> None:
     quiet, busy = run_of(stored()), run_of(stored(disturbed="decode"))
     assert "Disturbed, and not judged: decode[1024]." in text_of(page_of_pair(quiet, busy))
     row = listed_record("folder", stored(disturbed="decode"))
-    assert row.result == "disturbed: 1 times not trusted"
+    assert row.result == "disturbed: 1 time not trusted"
     assert listed_record("folder", stored()).result == "passed"
     assert {point.benchmark.stage for point in row.points if not point.trusted} == {"decode"}  # no line goes through it
-    assert index_of([row]).verdict == ("The latest, folder: disturbed: 1 times not trusted.", "1 runs, 1 disturbed.")
+    assert index_of([row]).verdict == ("The latest, folder: disturbed: 1 time not trusted.", "1 run, 1 disturbed.")
 
 
 def timer_of(*, disturbed: bool) -> SimpleNamespace:

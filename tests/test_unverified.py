@@ -96,7 +96,7 @@ def test_architecture_is_judged_whatever_the_release(run_with: Callable) -> None
     code, said = run_with("matmul")
     assert code == 1, said
     assert f"{GATE}: executed_flops of tensor cores: closed form" in said
-    assert "prefill[64]: closed form and measurement differ in 1 quantities" in said
+    assert "prefill[64]: closed form and measurement differ in 1 quantity" in said
 
 
 @pytest.mark.parametrize("added", [None, *ADDED])

@@ -1,4 +1,4 @@
-"""Tables for a terminal: aligned columns, text flush left, numbers flush right."""
+"""Tables for a terminal: aligned columns, text flush left, numbers flush right; numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def three_digits(value: float) -> str:
     if value < SMALLEST:
         return f"{value:.2e}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun: 1 benchmark, 2 benchmarks, 1,024 tokens; `plural` if it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
