@@ -240,6 +240,13 @@ def serve(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Count the same calls with other tools, beside the closed form, and write docs/peers.md; takes ten minutes."""
+    install(session)
+    run_module(session, "fixtures.peers", *session.posargs)
+
+
+@nox.session
 def scaling(session: nox.Session) -> None:
     """Plot cost against length and views, closed form against measurement; -- --help lists options."""
     install(session, device_extra(session))

@@ -49,6 +49,8 @@ from fixtures.explain.explain_evidence import page_of as as_page
 from fixtures.explain.explanation import EXPLANATION
 from fixtures.history.stored import read_history
 from fixtures.machine import calibration
+from fixtures.peers.peer_results import PEERS_STUDY
+from fixtures.peers.peers_evidence import page_of as peers_page
 from fixtures.profiling.predict_study import PREDICT_STUDY
 from fixtures.qualify.qualification import QUALIFY
 from fixtures.qualify.qualify_evidence import page_of as qualified_page
@@ -69,6 +71,8 @@ from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as serving_example
 from tests.test_baseline import STORED, TIMED, TIMES
+from tests.test_peers import EXAMPLE as PEERS_EXAMPLE
+from tests.test_peers import document as peers_document
 
 DATA = Path(__file__).resolve().parent / "data"
 ROOT = stored.ROOT
@@ -337,6 +341,11 @@ KINDS = {
         example=lambda: json.loads(json.dumps(qualify_state(Path("state.json")).as_json())),
         place="state.json",
         readers=(QualifyState.read,),
+    ),
+    "peers": Kind(
+        example=lambda: peers_document(*PEERS_EXAMPLE),
+        place="peers.json",
+        readers=(lambda path: peers_page(PEERS_STUDY.read(path)),),
     ),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
