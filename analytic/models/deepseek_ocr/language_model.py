@@ -75,7 +75,7 @@ class Decoder(AnalyticLayer):
         given = self.shape.dimensions
         template = replace(self.shape, **dict.fromkeys(given, 1))
         kinds = tuple(_kind(count, 0 if name == "past_tokens" else 1) for name, count in given.items())
-        return Cost(**_prepared(self.spec, template, kinds, self.logits, self.run).at(given))
+        return Cost(**prepared_cost(self.spec, template, kinds, self.logits, self.run).at(given))
 
     @property
     def _idle_masks(self) -> int:
@@ -152,7 +152,7 @@ def _kind(count: Count, edge: int) -> Kind:
 
 
 @cache
-def _prepared(
+def prepared_cost(
     spec: TextSpec, template: DecoderShape, kinds: tuple[Kind, ...], logits: Logits, run: Execution
 ) -> Evaluation:
     """The cost of a call of `template` in its dimensions, of these kinds."""
