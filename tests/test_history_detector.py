@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.history.detector import FEWEST, smallest_step, steps
+from fixtures.history.detector import FEWEST, Levels, steps
 from fixtures.history.divisive import candidate
 
 OTAVA = json.loads((Path(__file__).resolve().parent / "data" / "divisive.json").read_text())["candidates"]
@@ -84,14 +84,14 @@ def test_a_change_below_what_matters_is_none() -> None:
 def test_a_few_nights_are_not_judged() -> None:
     times = [10.0] * (FEWEST - 4) + [20.0] * 3
     assert places(times) == []
-    assert smallest_step(times, [True] * len(times)) is None
+    assert Levels(times, [True] * len(times)).smallest_step() is None
 
 
 def test_the_smallest_step_is_one_that_is_found() -> None:
     found = 0
     for seed in range(40):
         times = nights(65, spread=0.02, seed=seed)
-        smallest = smallest_step(list(times[:60]), [True] * 60)
+        smallest = Levels(list(times[:60]), [True] * 60).smallest_step()
         assert smallest is not None
         times[60:] *= 1 + smallest
         found += any(abs(at - 60) <= 2 for at in places(times))
