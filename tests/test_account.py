@@ -101,7 +101,7 @@ def test_what_the_user_narrows_is_not_missing(session: Callable[..., Ended]) -> 
     assert "account:" not in done.output
     (record,) = done.records
     assert record["account"]["deselected"] == {
-        "lengths or pages, without speed": 6, "--device meta": 4, "--deselect": 1, "-k": 2,
+        "lengths or pages, without speed": 7, "--device meta": 4, "--deselect": 1, "-k": 2,
     }  # fmt: skip
     assert (record["account"]["measured"], record["account"]["missing"]) == ({"exact": 1}, [])
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from analytic.io.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, inline_svg, write_png
+from analytic.io.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, figure, inline_svg, legend, write_png
 
 
 def drawn(label: str = "prefill", **given: object) -> object:
@@ -60,3 +60,12 @@ def test_a_picture_is_written_whole(tmp_path: Path) -> None:
     write_png(drawn(), tmp_path / "chart.png")
     assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_chart_of_nothing_with_a_label_has_no_legend() -> None:
+    drawn, axes = figure(size_in=(3.0, 2.0))
+    legend(axes)
+    assert drawn.legends == []
+    axes.plot([0, 1], [0, 1], label="a line")
+    legend(axes)
+    assert len(drawn.legends) == 1

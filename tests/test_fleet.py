@@ -351,7 +351,9 @@ def test_a_worker_finds_what_one_process_finds_and_judges_it(
         answer = answers[f"{stage}[64]"]
         assert answer["failures"] == []
         RECORD.check(answer["record"], where="the answer")
-        assert answer["record"]["points"] == [json.loads(json.dumps(getattr(bench, stage)(point).as_json(0.0)))]
+        # which benchmark a call was first run for depends on the process
+        alone = json.loads(json.dumps(getattr(bench, stage)(point).as_json(0.0))) | {"reused": None}
+        assert [one | {"reused": None} for one in answer["record"]["points"]] == [alone]
         assert [one["benchmark"] for one in answer["record"]["gate"]["judged"]] == [f"{stage}[64]"]
         assert answer["record"]["run_id"] == greeting["run_id"]
         assert answer["record"]["command"] == ["pytest", "benchmarks", *arguments]

@@ -110,7 +110,11 @@ def test_the_floor_is_that_of_each_stage_at_the_batch_in_flight() -> None:
     assert found.stages.step_s == found.stages.token_s == planned.step_s
     assert found.stages.pages_per_s == planned.pages_per_s
     assert found.stages.step_s > floor_of(cell, output_tokens=9).stages.step_s  # more experts are touched
-    assert found.predicted is None  # no rates of an H200 are stored
+    assert found.predicted is not None  # the rates of an H200 are stored
+    assert found.predicted.step_s > found.stages.step_s
+    unmeasured = served_device(load_spec("deepseek-ocr-v1-base"), execution("bfloat16"), on="b200", rates_file=None)
+    assert unmeasured is not None
+    assert unmeasured.predicted is None
 
 
 def test_rates_of_a_device_predict_the_times_of_a_page() -> None:

@@ -214,7 +214,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("analyt
     closed_form = {
         name for name in loaded if name.startswith(("analytic.core.", "analytic.prediction", "analytic.planning"))
     }
-    assert closed_form == {"analytic.core.checks", "analytic.core.execution"}
+    assert closed_form == {"analytic.core.checks", "analytic.core.execution", "analytic.core.polynomial"}
     layers = {"sam", "sam_attention", "vision", "moe", "decoder", "language_model", "model", "mapping"}
     assert {name for name in loaded if name.rpartition(".")[2] in layers and name.startswith("analytic.")} == set()
     assert {name for name in loaded if name.startswith(("fixtures.op_counter", "fixtures.validation"))} == set()

@@ -222,6 +222,8 @@ def test_workers_spread_exact_benchmarks_and_the_controller_gathers_one_run(
     assert "prefill  16" in done.output
     assert "baseline: nothing was judged: 2 new" in done.output
     one, two = done.records
+    for found in (one, two):  # which benchmark a call was first run for depends on the worker
+        found["points"] = [point | {"reused": None} for point in found["points"]]
     for key in ("points", "account", "model", "execution", "framework"):
         assert one[key] == two[key], key
     assert {judged["benchmark"] for judged in two["gate"]["judged"]} == {"prefill[16]", "decode[16]"}
