@@ -8,7 +8,7 @@ from pytest_benchmark.logger import Logger
 from pytest_benchmark.table import TableResults
 
 from analytic.io.table import three_digits
-from fixtures.plugin import benchmark_table
+from fixtures.plugin import benchmark_json, benchmark_table
 
 WIDEST = 100
 
@@ -29,6 +29,13 @@ def timed(name: str, seconds: float, least: float | None = None) -> dict[str, An
         "iterations": 1,
         "outliers": "0;0",
     }
+
+
+def test_a_part_stands_in_the_group_of_its_stage_though_its_test_is_named_after_all_parts() -> None:
+    part = timed("part[gundam-2x1-clip]", 0.02) | {"extra_info": {benchmark_json.NOTED: {"stage": "clip"}}}
+    groups = benchmark_table.pytest_benchmark_group_stats(config_of(), [timed("speed_root", 1e-5), part])
+    assert groups is not None
+    assert [name for name, _ in groups] == ["clip", benchmark_table.SPEED]
 
 
 class Terminal:

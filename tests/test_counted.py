@@ -1,12 +1,15 @@
 """What is timed does the work that its time is reckoned with; a skipped layer is found."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
-from analytic.core.execution import Execution
+from analytic.core.execution import Backend, Execution
 from analytic.models.deepseek_ocr.workload import MODES
 from analytic.models.spec import ModelSpec
+from fixtures.model.compiled import Compiler
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.model.real import build
 from fixtures.model.timed_calls import Call, Calls
@@ -33,6 +36,17 @@ def test_calls_do_the_work_of_their_cost_in_every_module(built: tuple[ModelUnder
             assert ran.executed_flops == call.units * call.cost.executed_flops, call.stage
             assert ran.peak_bytes > 0
         assert call.cost.fused_bytes >= call.cost.touched_weight_bytes
+
+
+@pytest.mark.parametrize(("backend", "peak"), [("compile", 300), ("cudagraph", None)])
+def test_cuda_graphs_have_no_peak_since_they_keep_their_memory_between_calls(
+    built: tuple[ModelUnderTest, list[Call]], backend: Backend, peak: int | None
+) -> None:
+    subject, (call, *_) = built
+    on_gpu = replace(subject, run=replace(subject.run, device="cuda", dtype="bfloat16", backend=backend))
+    compiler = Compiler(on_gpu.run, say=lambda _: None)
+    allocator = Mock(**{"memory_allocated.return_value": 1_000, "max_memory_allocated.return_value": 1_300})
+    assert counted(replace(call, compiler=compiler, run=Mock()), on_gpu, allocator=allocator).peak_bytes == peak
 
 
 def test_a_skipped_layer_is_called_skipped_work(tiny_spec: ModelSpec) -> None:

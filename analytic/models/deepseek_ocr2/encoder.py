@@ -199,12 +199,12 @@ class QueryEncoder(AnalyticLayer):
     def _mask(self) -> tuple[Op, ...]:
         """Positions, the block of every position (0 for a feature, -1 for a query), and the boolean mask from both.
 
-        A key is visible if it is not after the query, or if both are features. On the CPU the blocks of the features are
-        filled in place, elsewhere they are copied from a scalar.
+        A key is visible if it is not after the query, or if both are features. On a device the blocks of the features are
+        filled in place, on meta they are copied from a scalar.
         """
         shape, views, b = self.shape, self.shape.views, self.run.dtype_bytes
         n, pairs = shape.positions, shape.pairs
-        copied = int(self.run.device != "cpu")
+        copied = int(self.run.device == "meta")
         boolean = ops.movement(
             # arange of positions and of the four axes, blocks, features' blocks, two sums, zero, <=, two gathers, =, >=,
             # and, two ors
