@@ -1,7 +1,10 @@
 """Charts: the same drawing gives the same bytes, in the page's colours, with text that can not become markup."""
 
+import os
 import re
 from pathlib import Path
+
+import pytest
 
 from analytic.io.charts import GRID, INK, SERIES, VARIABLES, Curve, curves, figure, inline_svg, legend, write_png
 
@@ -60,6 +63,21 @@ def test_a_picture_is_written_whole(tmp_path: Path) -> None:
     write_png(drawn(), tmp_path / "chart.png")
     assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_processes_may_write_one_picture_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "chart.png"
+    replace = os.replace
+
+    def after_the_other(source: str, to: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write_png(drawn(), target)
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", after_the_other)
+    write_png(drawn(), target)
+    assert os.replace is replace  # the other has written in between
+    assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
 
 
 def test_a_chart_of_nothing_with_a_label_has_no_legend() -> None:

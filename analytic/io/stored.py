@@ -53,10 +53,11 @@ def no_folder(path: Path) -> str:
     return "it is a file" if os.path.exists(path) else "it does not exist"
 
 
-def write_at_once(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, through a temporary file beside it. The folder has to exist."""
-    with temporary_file(path) as descriptor, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
+def write_at_once(path: Path, content: str | bytes) -> None:
+    """Write `content`, text as UTF-8, to `path` atomically, through a temporary file beside it. The folder has to exist."""
+    with temporary_file(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.flush()
         os.fchmod(descriptor, 0o666 & ~_umask())
 
 
