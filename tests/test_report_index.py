@@ -3,11 +3,15 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analytic.io.leftovers import clean_runs
 from fixtures.evidence.card import LATEST, point_latest
 from fixtures.evidence.index import index_of, runs_in, write_index
 from fixtures.evidence.listed import listed_record
@@ -165,3 +169,18 @@ def test_what_stands_at_latest_and_is_no_link_is_left_alone(tmp_path: Path) -> N
     point_latest(run)
     assert not (tmp_path / LATEST).is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"run", LATEST}
+
+
+def test_a_link_that_a_killed_run_was_making_is_removed_by_the_next(tmp_path: Path) -> None:
+    run = put(tmp_path / "run", "{}")
+    script = (
+        "import os, signal, sys; from pathlib import Path; from fixtures.evidence.card import point_latest\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "point_latest(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, run], cwd=DATA.parent.parent, check=False)
+    assert (done.returncode, len(list(tmp_path.iterdir()))) == (-signal.SIGKILL, 2)
+    assert len(clean_runs(tmp_path)) == 1
+    point_latest(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LATEST, "run"]
+    assert (tmp_path / LATEST).resolve() == run
