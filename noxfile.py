@@ -282,6 +282,13 @@ def history_study(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, interrupt and starve every long command, look at what is left, write docs/proof.md; takes 20 minutes."""
+    install(session, "[tests]")
+    run_module(session, "fixtures.proof.faults", *session.posargs)
+
+
+@nox.session
 def full_size(session: nox.Session) -> None:
     """Run a page on the full-size model in float32 on the CPU (needs 16 GB of memory and minutes)."""
     install(session, "[tests]")

@@ -52,6 +52,7 @@ from fixtures.machine import calibration
 from fixtures.peers.peer_results import PEERS_STUDY
 from fixtures.peers.peers_evidence import page_of as peers_page
 from fixtures.profiling.predict_study import PREDICT_STUDY
+from fixtures.proof.fault_results import FAULTS, FaultResults
 from fixtures.qualify.qualification import QUALIFY
 from fixtures.qualify.qualify_evidence import page_of as qualified_page
 from fixtures.qualify.state import QualifyState
@@ -71,6 +72,8 @@ from tests.samples import PLACE, measured_like, timed_like
 from tests.serving_runs import baseline_example as served_baseline
 from tests.serving_runs import example as serving_example
 from tests.test_baseline import STORED, TIMED, TIMES
+from tests.test_faults import CLEAN as FAULT_EXAMPLE
+from tests.test_faults import results as fault_results
 from tests.test_peers import EXAMPLE as PEERS_EXAMPLE
 from tests.test_peers import document as peers_document
 
@@ -346,6 +349,11 @@ KINDS = {
         example=lambda: peers_document(*PEERS_EXAMPLE),
         place="peers.json",
         readers=(lambda path: peers_page(PEERS_STUDY.read(path)),),
+    ),
+    "faults": Kind(
+        example=lambda: fault_results(FAULT_EXAMPLE).as_json(),
+        place="faults.json",
+        readers=(lambda path: FaultResults.of(FAULTS.read(path)),),
     ),
     "hardware": Kind(example=loaded(stored.DATA / "hardware.json"), place="hardware.json", readers=(HARDWARE.read,)),
 }
