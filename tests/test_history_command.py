@@ -155,6 +155,16 @@ def test_the_history_is_a_study_whose_pages_are_made_again_from_its_document(tmp
     assert main([str(tmp_path / "results"), "--output-dir", str(output_dir)]) == 0  # its own folder holds no record
 
 
+def test_the_page_of_a_benchmark_that_is_no_longer_measured_goes_and_nothing_else(tmp_path: Path) -> None:
+    nights(tmp_path / "results", 3)
+    run(tmp_path / "results")
+    pages = {path.name for path in (tmp_path / "out").iterdir()}
+    for name in ("benchmark-vision-base.html", "benchmark-vision-base.md", "notes.html"):
+        (tmp_path / "out" / name).write_text("of an earlier history")
+    run(tmp_path / "results")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*pages, "notes.html"}
+
+
 def test_a_folder_with_any_name_is_read(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a \xff\nfolder"))
     nights(odd, 2)
