@@ -135,7 +135,7 @@ def lines(found: list[StageTime], known: Rates, *, page: VisionWorkload | None, 
             ]
         )
     whole_s = sum(timed.predicted.time_s * (decode_steps if timed.stage == "decode" else 1) for timed in found)
-    joined = "the longer of the two" if known.overlapped else "their sum"
+    joined = "a queue that the host fills and the device empties" if known.overlapped else "their sum"
     return [
         f"{known.model_variant}, {known.dtype}, attention {args.attention}, experts {args.experts}, on "
         f"{known.device_name}, {known.threads} threads; {page.label if page else 'no page'}, {args.seq_len:,} positions, "

@@ -34,7 +34,7 @@ def larger(left: Count, right: Count) -> Count:
     if right is NOTHING or left is right:
         return left
     if isinstance(left, SYMBOLIC) or isinstance(right, SYMBOLIC):
-        return Maximum.of(left, right)  # type: ignore[return-value]
+        return Maximum.of(left, right)  # type: ignore[return-value]  # counts as far as arithmetic goes, see SYMBOLIC
     if isinstance(left, int) and isinstance(right, int):
         return max(left, right)
     import numpy as np

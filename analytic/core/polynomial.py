@@ -98,7 +98,7 @@ class Polynomial:
     def __eq__(self, other: Any) -> Any:
         return (self >= other) * (self <= other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python says it of a class whose == is not identity
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self}: got a condition on a count that may be an array, accepted: a factor of 0 or 1")
