@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from analytic.io.starting import quiet_start
+
 if TYPE_CHECKING:
     from analytic.core.execution import Execution as Execution
     from analytic.framework import Framework as Framework
@@ -36,6 +38,7 @@ _EXPORTED = {
     "evaluate": "analytic.planning.sweep",
 }
 __all__ = sorted(_EXPORTED)
+quiet_start()
 
 
 def __getattr__(name: str) -> Any:

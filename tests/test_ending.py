@@ -3,15 +3,18 @@
 import ast
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from analytic.__main__ import main
 from analytic.io import leftovers, stored
 from analytic.io.ending import Incomplete, ended, is_ending, reason_of, written
 
@@ -223,6 +226,50 @@ def test_the_folder_of_a_run_that_was_killed_while_writing_goes_and_finished_run
         "20251121-093011-2/record.json",
     ]
     assert leftovers.clean_runs(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("during", ["mkdtemp", "mkstemp", "rmtree", "replace"])
+def test_a_signal_while_a_temporary_file_is_made_or_removed_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    module = {"mkdtemp": tempfile, "mkstemp": tempfile, "rmtree": shutil, "replace": os}[during]
+    real = getattr(module, during)
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(module, during, real)
+        if during == "rmtree":
+            os.kill(os.getpid(), signal.SIGTERM)
+        found = real(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(module, during, interrupted)
+
+    def writing(arguments: list[str]) -> int:
+        with leftovers.temporary_folder("base", parent=tmp_path) as folder:
+            (folder / "half").touch()
+            stored.write_at_once(tmp_path / "record.json", "{}")
+        return 0
+
+    assert ended("noise", writing, []) == 143
+    assert [path.name for path in tmp_path.iterdir() if path.name != "record.json"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sweep", ["--seq-len", "16", "--preset", "tiny"]),
+        ("capacity", ["--on", "h200"]),
+        ("devices", ["--on", "h200", "--crop-grid", "2x1"]),
+    ],
+)
+def test_what_a_killed_command_of_the_closed_form_was_writing_goes_with_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, words: list[str]
+) -> None:
+    (tmp_path / ".dsocr-capacity-abcdefgh.tmp").touch()
+    assert main([command, *words, "--output-dir", str(tmp_path)]) == 0
+    assert f"removed what a killed run left: {tmp_path}/.dsocr-capacity-abcdefgh.tmp" in capsys.readouterr().err
+    assert all(path.suffix != ".tmp" for path in tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_the_file_before_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from analytic.io import stored
 from fixtures.ab_testing.builds import build_of
+from tests.fresh_process import outside_pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARING = """
@@ -20,6 +21,7 @@ from pathlib import Path
 from analytic.io import stored
 from analytic.io.ending import ended
 from fixtures.ab_testing.builds import build_of
+from tests.fresh_process import outside_pytest
 
 def main(arguments):
     stored.ROOT = Path.cwd()
@@ -118,3 +120,27 @@ def test_a_worktree_whose_folder_something_else_removed_is_forgotten(checkout: P
         pass
     assert said == [f"removed what a killed run left: {left}"]
     assert worktrees(checkout) == [f"worktree {checkout}", f"worktree {other}"]
+
+
+TIED = """
+import ctypes, os
+from pathlib import Path
+
+def test_one():
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number))  # PR_GET_PDEATHSIG
+    Path(os.environ["FOUND"]).write_text(str(number.value))
+"""
+
+
+def test_a_worker_of_xdist_is_terminated_when_its_session_is_killed(tmp_path: Path) -> None:
+    """Its own end, a broken connection that is noticed between two tests, may be minutes away."""
+    (tmp_path / "test_tied.py").write_text(TIED)
+    plugins = ("-p", "no:cacheprovider", "-p", "fixtures.plugin.hooks")
+    command = [sys.executable, "-m", "pytest", *plugins, "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    environment = {**outside_pytest(), "PYTHONPATH": str(ROOT), "FOUND": str(tmp_path / "found")}
+    done = subprocess.run(
+        [*command, "-n", "1", "test_tied.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "found").read_text() == str(int(signal.SIGTERM))

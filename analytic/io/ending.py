@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, TextIO, TypeVar
 
+from analytic.io.importing import runs_an_import
+
 T = TypeVar("T")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_EVENT_S: Final = 0.5
@@ -28,11 +30,15 @@ FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 PR_SET_PDEATHSIG: Final = 1
 """Of linux/prctl.h."""
 MOST_NAMED: Final = 12
+RETRY_S: Final = 0.05
 _received: Final[list[signal.Signals]] = []
 """The signal that ends this process, once there is one; a library in C may raise another exception for it than ours."""
 
 _holding: Final[list[bool]] = []
 """Not empty while `held`."""
+
+_begun: Final[list[bool]] = []
+"""Not empty once signals were handled by `stoppable`."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -108,20 +114,30 @@ def named(names: Sequence[str]) -> str:
 def stoppable() -> Iterator[None]:
     """Let the first SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt, and a second end the process at once.
 
-    A signal that the process was started to ignore stays ignored. Outside the main thread, which alone receives signals,
-    nothing changes.
+    A signal that comes while a module is imported waits for the end of that: one that is imported half may fail with
+    another error, now or when it is imported again. A signal that the process was started to ignore stays ignored. Outside
+    the main thread, which alone receives signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     first_s: list[float] = []
+    sent_again: list[bool] = []
+    handling = [True]
     _received.clear()
+    _begun.append(True)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not first_s:
-            first_s.append(time.monotonic())
-            _received.append(signal.Signals(number))
+        again = bool(sent_again)
+        sent_again.clear()
+        if not first_s or again:
+            if not again:
+                first_s.append(time.monotonic())
+                _received.append(signal.Signals(number))
             if _holding:
+                return
+            if runs_an_import(frame):
+                _later(number, handling, sent_again)
                 return
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
         if time.monotonic() - first_s[0] > ONE_EVENT_S:
@@ -135,9 +151,23 @@ def stoppable() -> Iterator[None]:
                 signal.signal(number, stop)
         yield
     finally:
+        handling.clear()
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _later(number: int, handling: list[bool], sent_again: list[bool]) -> None:
+    """Send this process a signal again in a moment, and note it in `sent_again`, if it is `handling` signals then."""
+
+    def send() -> None:
+        if handling:
+            sent_again.append(True)
+            os.kill(os.getpid(), number)
+
+    timer = threading.Timer(RETRY_S, send)
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
@@ -148,6 +178,22 @@ def held() -> Iterator[None]:
         yield
     finally:
         _holding.pop()
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Within `stoppable`, let the first signal wait for the end of the block, and raise KeyboardInterrupt there."""
+    before = len(_received)
+    with held():
+        yield
+    came = received()
+    if came is not None and not before and not _holding:
+        raise came
+
+
+def begun() -> bool:
+    """Whether a command of this process has begun, so that it handles its signals itself."""
+    return bool(_begun)
 
 
 def received() -> KeyboardInterrupt | None:

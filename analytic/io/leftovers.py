@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from analytic.io.ending import say
+from analytic.io.ending import postponed, say
 
 PREFIX: Final = "dsocr-"
 SUFFIX: Final = ".tmp"
@@ -30,36 +30,55 @@ def temporary_folder(name: str, *, parent: Path | None = None) -> Iterator[Path]
     prefix = f"{PREFIX}{name}-" if parent is None else f".{PREFIX}{name}-"
     if found := clean(Path(tempfile.gettempdir()) if parent is None else parent, prefix):
         say(removed_line(found))
+    made: list[tuple[Path, int]] = []
+    try:
+        with postponed():
+            made.append(_locked_folder(prefix, parent))
+        yield made[0][0]
+    finally:
+        with postponed():
+            for folder, descriptor in made:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(descriptor)
+
+
+def _locked_folder(prefix: str, parent: Path | None) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=SUFFIX))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if _held(descriptor, folder):
-            break
+            return folder, descriptor
         os.close(descriptor)  # taken for a leftover before it was locked
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[int]:
     """The descriptor of a file that replaces `path` at the end, or is removed if anything goes wrong before."""
+    made: list[tuple[str, int]] = []
+    replaced = False
+    try:
+        with postponed():
+            made.append(_locked_file(path))
+        yield made[0][1]
+        with postponed():
+            os.replace(made[0][0], path)  # while it is locked
+            replaced = True
+    finally:
+        with postponed():  # whatever happened: leave no partial file behind
+            for name, descriptor in made:
+                os.close(descriptor)
+                if not replaced:
+                    Path(name).unlink(missing_ok=True)
+
+
+def _locked_file(path: Path) -> tuple[str, int]:
+    """A new file beside `path`, and the descriptor that holds its lock."""
     while True:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{PREFIX}{path.stem}-", suffix=SUFFIX)
         if _held(descriptor, Path(name)):
-            break
+            return name, descriptor
         os.close(descriptor)
-    try:
-        try:
-            yield descriptor
-            os.replace(name, path)  # while it is locked
-        finally:
-            os.close(descriptor)
-    except BaseException:  # any interruption: leave no partial file behind
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def clean(folder: Path, *prefixes: str) -> list[Path]:

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from analytic.io.leftovers import temporary_file
+from analytic.io.ending import say
+from analytic.io.leftovers import clean_runs, removed_line, temporary_file
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = ROOT / "analytic" / "data"
@@ -33,7 +34,10 @@ def _files(folder: str) -> dict[str, Path]:
 
 
 def require_writable(folder: Path, *files: Path) -> None:
-    """Raise OSError unless `folder` is writable and `files` can be replaced; folders created by the check are removed."""
+    """Raise OSError unless `folder` is writable and `files` can be replaced; folders created by the check are removed.
+
+    Removes what killed runs left in it, and says so in one line.
+    """
     missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]  # any name length
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +50,8 @@ def require_writable(folder: Path, *files: Path) -> None:
         for parent in missing:
             if os.path.exists(parent):
                 parent.rmdir()
+    if found := clean_runs(folder):
+        say(removed_line(found))
 
 
 def no_folder(path: Path) -> str:
