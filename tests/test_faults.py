@@ -30,7 +30,7 @@ from fixtures.proof.left_behind import (
     unescaped,
     unlisted,
 )
-from fixtures.proof.tried_clone import TrialPlace, TriedClone
+from fixtures.proof.tried_clone import TrialPlace, TriedClone, cloned
 from tests.command_parsers import check, sessions
 from tests.fresh_process import outside_pytest
 
@@ -44,6 +44,7 @@ CLEAN = TrialResult(
     problems=(),
     note="exit code 130",
     seconds=1.5,
+    commit="0" * 40,
 )
 
 
@@ -274,8 +275,30 @@ def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path
     assert f"| {' | '.join(cells)} |" in page
     assert "3 trials: 1 clean, 1 left something, 1 not tried." in page
     assert "- noise, sigkill: latest is a link to &lt;nothing>" in page
+    assert f"at commit `{'0' * 12}`, Python 3.12.1" in page
+    both = faults_text.written(f"{faults_text.BEGIN}{faults_text.END}", results(CLEAN, replace(left, commit="1" * 40)))
+    assert f"at commit `{'0' * 12}` (1 trials), commit `{'1' * 12}` (1 trials), Python" in both
     with pytest.raises(ValueError, match="--page: got a page without the lines"):
         faults_text.around("# Proof\n")
+
+
+def test_new_files_of_the_checkout_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "checkout"
+    root.mkdir()
+    author = ("-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false")
+    (root / ".gitignore").write_text("ignored\n")
+    (root / "tracked").write_text("1")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all of it"]):
+        subprocess.run(("git", *author, *arguments), cwd=root, check=True)
+    for name in ("tracked", "new", "ignored"):
+        (root / name).write_text("2")
+    for name, value in {"GIT_AUTHOR": "someone", "GIT_COMMITTER": "someone"}.items():
+        monkeypatch.setenv(f"{name}_NAME", value)
+        monkeypatch.setenv(f"{name}_EMAIL", f"{value}@example.org")
+    monkeypatch.setattr("analytic.io.stored.ROOT", root)
+    cloned(tmp_path / "clone")
+    found = {path.name: path.read_text() for path in (tmp_path / "clone").iterdir() if path.name[0] != "."}
+    assert found == {"tracked": "2", "new": "2"}
 
 
 def faults(*arguments: str, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
