@@ -281,3 +281,20 @@ def test_operator_profiles_say_what_moved(tmp_path: Path) -> None:
     step = the_step(tmp_path / "results")
     assert (step.label, step.cause) == (Label.EFFICIENCY, "efficiency: the same work takes longer")
     assert (step.movers[0].name, step.movers[0].after) == (f"time of aten::mm in {MLP}", "2.700 ms")
+
+
+def test_what_is_near_a_step_is_a_number_of_nights_however_often_each_is_measured(tmp_path: Path) -> None:
+    base = base_record()
+    for number in range(COUNT):
+        for run in range(3):
+            record = night(base, number, times=1.06 if number >= SINCE else 1.0)
+            record["run_id"] += f"{run}"
+            record["created"] = record["created"].replace(":00+", f":{run:02}+")
+            for timing in record["timings"]:
+                timing["time_s"] *= 1 + 1e-5 * run
+            if number == SINCE - 1:
+                disturbed(record)
+            put(tmp_path / "results", record)
+    step = the_step(tmp_path / "results")
+    assert step.label is Label.EFFICIENCY
+    assert step.at in (3 * (SINCE - 1), 3 * SINCE)
