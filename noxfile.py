@@ -9,6 +9,7 @@ import nox
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
 UV = "uv==0.13.9"
+COSMIC_RAY = "cosmic-ray==8.7.0"
 END_S = 30.0
 """Time for an interrupted command to write what is finished and to clean up; nox would end it after 0.3 s."""
 
@@ -286,6 +287,22 @@ def faults(session: nox.Session) -> None:
     """Kill, interrupt and starve every long command, look at what is left, write docs/proof.md; takes 20 minutes."""
     install(session, "[tests]")
     run_module(session, "fixtures.proof.faults", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests under coverage.py, list what they do not reach, write it to docs/proof.md; takes half an hour."""
+    install(session, "[tests,proof]")
+    run_module(session, "fixtures.proof.covered", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the code in small ways, count which changes the tests notice, write docs/proof.md; takes hours, resumes."""
+    install(session, "[tests]")
+    if session.virtualenv.is_sandboxed:
+        session.install("--quiet", "--constraint", "constraints.txt", COSMIC_RAY)
+    run_module(session, "fixtures.proof.mutants", *session.posargs)
 
 
 @nox.session
