@@ -284,7 +284,7 @@ def history_study(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill, interrupt and starve every long command, look at what is left, write docs/proof.md; takes 20 minutes."""
+    """Kill, interrupt and starve every long command, look at what is left, write docs/proof.md; takes half an hour."""
     install(session, "[tests]")
     run_module(session, "fixtures.proof.faults", *session.posargs)
 

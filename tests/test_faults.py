@@ -275,6 +275,8 @@ def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path
     assert f"| {' | '.join(cells)} |" in page
     assert "3 trials: 1 clean, 1 left something, 1 not tried." in page
     assert "- noise, sigkill: latest is a link to &lt;nothing>" in page
+    assert "Not tried yet, for lack of time: bench-meta; bench-cpu; " in page
+    assert "; noise (sigterm, full-disk, read-only, home, two-runs, clock, latest); gate_study; " in page
     assert f"at commit `{'0' * 12}`, Python 3.12.1" in page
     both = faults_text.written(f"{faults_text.BEGIN}{faults_text.END}", results(CLEAN, replace(left, commit="1" * 40)))
     assert f"at commit `{'0' * 12}` (1 trials), commit `{'1' * 12}` (1 trials), Python" in both
