@@ -283,6 +283,13 @@ def history_study(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try every reader on damaged files for -- --minutes 10, keep what shows a problem, write docs/proof.md."""
+    install(session, "[tests]")
+    run_module(session, "fixtures.proof.fuzz", *session.posargs)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Kill, interrupt and starve every long command, look at what is left, write docs/proof.md; takes half an hour."""
     install(session, "[tests]")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from fixtures.history.document import History
 from fixtures.history.extracted import ExtractedRecord, LeftOutError, extracted
 from fixtures.history.packed import packed, unpacked
+from fixtures.proof.damage import ODD, REMOVED, changed, places
 from tests.history_runs import BEGIN, DATA, base_record, history_of_folder, night, nights, put
-from tests.test_readers import ODD, RECORDS, REMOVED, changed, example, places
+from tests.test_readers import RECORDS, example
 
 
 def reasons(history: History) -> dict[str, tuple[str, str]]:

@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
 from analytic.cli.pages import add_page_files
-from analytic.cli.plan_inputs import DEFAULTS, Held, choice, files_lines, given_files, selected_mix
+from analytic.cli.plan_inputs import DEFAULTS, Held, choice, files_lines, given_files, selected_mix, spec_of
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
-from analytic.models.registry import load_spec
 from analytic.models.spec import ModelSpec
 from analytic.planning.limits import Limits
 from analytic.planning.mix import Mix
@@ -78,7 +77,7 @@ def devices_command(args: argparse.Namespace) -> str:
     known = _by_device([(path, rates.read(path)) for path in args.rates], chosen)
     held = _held(args, known)
     preset, dtype, attention, experts = (choice(args, name, held) for name in DEFAULTS)
-    spec = load_spec(preset)
+    spec = spec_of(args, preset, held)
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
     files = given_files(args)
     mix = selected_mix(args, spec, recorded_choices(args.record[0]) if args.record else None, files)

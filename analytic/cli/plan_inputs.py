@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from analytic.cli.predict import stored_rates
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
 from analytic.io import shell
+from analytic.io.documents import naming
 from analytic.models.deepseek_ocr.workload import PageFormat, VisionWorkload
 from analytic.models.registry import load_spec
 from analytic.models.spec import ModelSpec
@@ -74,7 +76,7 @@ def plan_inputs(args: argparse.Namespace) -> PlanInputs:
         path, found = known
         held = Held(file=path, choices={"preset": found.model_variant, "dtype": found.dtype})
     preset, dtype, attention, experts = (choice(args, name, held) for name in DEFAULTS)
-    spec = load_spec(preset)
+    spec = spec_of(args, preset, held)
     # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
     datasheet = _datasheet(args, known)
@@ -152,6 +154,12 @@ def choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
     return given or kept or DEFAULTS[name]
 
 
+def spec_of(args: argparse.Namespace, preset: str, held: Held | None) -> ModelSpec:
+    """The dimensions of `preset`. Raises ValueError, naming the file if it is a file that names the preset."""
+    with nullcontext() if held is None or args.preset is not None else naming(held.file):
+        return load_spec(preset)
+
+
 def _datasheet(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> DevicePeaks | None:
     """The datasheet of `--on`; for a device of stored rates that of the name its driver reports, None if it has none."""
     if args.on is None:
@@ -193,7 +201,11 @@ def selected_mix(
     elif args.mix is not None:
         from_file = len(args.mix) == 1 and "=" not in args.mix[0]
         texts = read_mix(Path(args.mix[0])) if from_file else args.mix
-        mix = Mix.parsed(texts, seq_len=seq_len, prompt_tokens=prompt, new_tokens=new_tokens, crop_rule=rule, known=known)
+        try:
+            counts = {"seq_len": seq_len, "prompt_tokens": prompt, "new_tokens": new_tokens}
+            mix = Mix.parsed(texts, **counts, crop_rule=rule, known=known)
+        except ValueError as error:
+            raise ValueError(f"{error}; in {args.mix[0]}") if from_file else error from error
         mix = by_views(mix, known) if from_file else mix
     else:
         page = selected_page(args, known)

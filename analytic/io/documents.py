@@ -7,8 +7,8 @@ A kind is declared next to the code that uses it: `NOISE = Document(name="noise"
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,20 @@ from typing import Any
 from analytic.io import shell, stored
 from analytic.io.json_text import escaped, parsed, read_text
 from analytic.io.schemas import filled, versions, violations
+
+
+@contextmanager
+def naming(where: object) -> Iterator[None]:
+    """Let what arises in the block name `where`, which fits its schema, and whose parts may contradict each other."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(str(where)):
+            raise
+        raise ValueError(f"{where}: {error}") from error
+    except (ArithmeticError, LookupError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{where}: its parts contradict each other ({why})") from error
 
 
 def way_back(where: str) -> str:
@@ -127,14 +141,6 @@ class Document:
 
     def _with_way_back(self, error: ValueError, where: str) -> ValueError:
         return error if self.way_back is None else self.error(f"{error}; {self.way_back(where)}")
-
-
-def load(document: Document, folder: str, name: str, *, field: str) -> dict[str, Any]:
-    """The document `name` among `presets` or `profiles`, those that come with the package.
-
-    Raises ValueError naming `field` and the known names if there is none, and the file and the key if it is damaged.
-    """
-    return document.read(stored.path_of(folder, name, field=field))
 
 
 def _short(value: object, limit: int = 60) -> str:

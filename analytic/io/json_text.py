@@ -40,12 +40,20 @@ def parsed(text: str, *, control_characters: bool = False) -> Any:
     return value
 
 
-def read_text(path: Path) -> str:
-    """The text of the file. Raises ValueError if it is too large or not UTF-8, OSError if it is not there."""
+def read_bytes(path: Path) -> bytes:
+    """The content of the file. Raises ValueError if it is too large, or a pipe, which may wait for ever; OSError."""
+    if path.is_fifo():
+        raise ValueError("it is a pipe, accepted: a file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES:,} bytes")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """The text of the file, read as `read_bytes` does. Raises ValueError also if it is not UTF-8."""
+    content = read_bytes(path)
     if content.startswith(BOM_UTF8):
         raise ValueError("it starts with a byte order mark (BOM), accepted: UTF-8 without one; save it without")
     try:

@@ -121,18 +121,19 @@ def of_file(path: Path, *, dpi: float = DPI) -> tuple[FilePage, ...]:
 def of_image(path: Path) -> tuple[FilePage, ...]:
     """The pages of an image file. Raises ValueError if it is none, or larger than MOST_PIXELS."""
     _require_file(path, "images")
-    found = []
+    sizes = []
     with _opened(path) as image:
-        frames = _frames(image)
-        for frame in range(frames):
+        for frame in range(_frames(image)):
             if frame:
                 image.seek(frame)
             width, height = image.size
-            _require_pixels(f"images: got {path}", width, height, "scale it down")
-            if _orientation(image) in SIDEWAYS:
-                width, height = height, width
-            found.append(FilePage(path=path, number=frame + 1, of=frames, width_px=width, height_px=height, dpi=None))
-    return tuple(found)
+            sizes.append((height, width) if _orientation(image) in SIDEWAYS else (width, height))
+    for width, height in sizes:
+        _require_pixels(f"images: got {path}", width, height, "scale it down")
+    return tuple(
+        FilePage(path=path, number=number, of=len(sizes), width_px=width, height_px=height, dpi=None)
+        for number, (width, height) in enumerate(sizes, start=1)
+    )
 
 
 def of_pdf(path: Path, *, dpi: float = DPI) -> tuple[FilePage, ...]:
@@ -194,7 +195,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(
             f"images: got {path}, accepted: at most {MOST_PIXELS:,} pixels ({error}); scale it down"
         ) from error
-    except (OSError, SyntaxError, EOFError) as error:  # what pillow's readers raise for a damaged file
+    except MemoryError:
+        raise
+    except Exception as error:  # pillow's readers raise whatever a damaged file leads them to
         raise ValueError(
             f"images: got {path}, which is no readable image ({error}), accepted: {', '.join(FORMATS)}; check the file, "
             f"or move it out of the folder"
@@ -206,8 +209,11 @@ def _frames(image: Image.Image) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 for upright; that of a PNG only where it stands before the pixels, which are not read."""
-    if image.format == "PNG" and "exif" not in image.info:
+    """The EXIF orientation that is still to be applied, 1 for none.
+
+    That of a PNG counts only where it stands before the pixels, which are not read; pillow turns a TIFF itself.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     return int(image.getexif().get(EXIF_ORIENTATION, 1))
 

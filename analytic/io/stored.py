@@ -59,6 +59,13 @@ def no_folder(path: Path) -> str:
     return "it is a file" if os.path.exists(path) else "it does not exist"
 
 
+def no_file(path: Path) -> str:
+    """Why `path`, which is no regular file, is none: the end of a message that refuses it."""
+    if path.is_dir():
+        return "it is a folder"
+    return "it is a pipe, or a device" if os.path.exists(path) else "it does not exist"
+
+
 def write_at_once(path: Path, content: str | bytes) -> None:
     """Write `content`, text as UTF-8, to `path` atomically, through a temporary file beside it. The folder has to exist."""
     with temporary_file(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -10,12 +10,12 @@ import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from analytic import models
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.io import stored
-from analytic.io.documents import load
 from analytic.models.deepseek_ocr.hf_reading import fields_of, shown
 from analytic.models.family import ConfigKind, ModelFamily, ModelPart
 
@@ -67,13 +67,17 @@ def load_spec(preset: str) -> ModelSpec:
 
     Raises ValueError naming the known presets, or the file and key of a damaged one.
     """
-    package = stored.path_of("presets", preset, field="preset").parent.parent.name
-    family = next(family for family in families() if family.name == package)
-    loaded = load(family.presets, "presets", preset, field="preset")
+    return spec_in(stored.path_of("presets", preset, field="preset"))
+
+
+def spec_in(path: Path) -> ModelSpec:
+    """The dimensions in the file of a preset, which lies in the package of its family. Raises ValueError if damaged."""
+    family = next(family for family in families() if family.name == path.parent.parent.name)
+    loaded = family.presets.read(path)
     try:
         return family.spec.from_dict(loaded)
     except ValueError as error:
-        raise ValueError(f"preset {preset}: {error}") from error
+        raise ValueError(f"preset {path.stem}: {error}") from error
 
 
 def presets_of(family: ModelFamily) -> tuple[str, ...]:

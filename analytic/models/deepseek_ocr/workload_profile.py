@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from analytic.core.checks import whole
-from analytic.io.documents import Document, load
+from analytic.io import stored
+from analytic.io.documents import Document
 from analytic.models.deepseek_ocr.crop_rule import CropGrid
 from analytic.models.deepseek_ocr.workload import PAGES, PageFormat, TokenLayout, VisionWorkload
 
@@ -52,10 +54,15 @@ class OCRWorkloadProfile:
     @classmethod
     def from_stored(cls, name: str) -> OCRWorkloadProfile:
         """The stored profile `name`. Raises ValueError if unknown or damaged."""
-        loaded = load(PROFILE, "profiles", name, field="profile")
+        return cls.from_file(stored.path_of("profiles", name, field="profile"))
+
+    @classmethod
+    def from_file(cls, path: Path) -> OCRWorkloadProfile:
+        """The profile in `path`. Raises ValueError if it is damaged."""
+        loaded = PROFILE.read(path)
         loaded.pop("schema_version")
         grid = loaded.pop("crop_grid")
         try:
             return cls(crop_grid=None if grid is None else CropGrid.parse(grid), **loaded)
         except ValueError as error:
-            raise ValueError(f"profile {name}: {error}") from error
+            raise ValueError(f"profile {path.stem}: {error}") from error

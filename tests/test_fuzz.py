@@ -1,0 +1,234 @@
+"""Readers on damaged files: a short part of the session `fuzz`, the table of what is read, and that problems are found."""
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analytic.io import stored
+from analytic.io.documents import Document
+from analytic.io.schemas import SCHEMAS, violations
+from fixtures.proof import fuzz, fuzz_page
+from fixtures.proof.damage import SHAPES, DamagedFile
+from fixtures.proof.document_kinds import DOCUMENT_KINDS
+from fixtures.proof.fuzz_targets import KINDS, FuzzTarget, fuzzed, targets, tried
+from fixtures.proof.reader_kinds import FuzzedCommand, Reader, ReaderKind, WrongAnswerError
+from fixtures.proof.reader_oracle import FoundProblem
+from fixtures.proof.reading_modules import ELSEWHERE, FUZZED
+from fixtures.proof.schema_values import node_of, values
+
+READERS = tuple(one for one in targets() if not isinstance(one.reads, FuzzedCommand))
+COMMANDS = tuple({one.name: one for one in targets() if isinstance(one.reads, FuzzedCommand)}.values())
+QUICK = tuple({one.kind_name: one for one in reversed(READERS)}.values())
+"""The first reader of each kind."""
+SEED = 20261126
+
+
+@pytest.mark.parametrize("target", QUICK, ids=lambda target: target.label)
+def test_a_reader_gives_an_answer_or_names_the_file(target: FuzzTarget, tmp_path: Path) -> None:
+    tally = fuzzed(target, tmp_path / "tried", first_seed=SEED, seconds=30, most=2)
+    assert [str(finding.problem) for finding in tally.findings] == []
+    assert tally.tried >= 1
+
+
+@pytest.mark.parametrize("target", COMMANDS, ids=lambda target: target.label)
+def test_a_command_refuses_what_is_no_document_in_a_sentence(target: FuzzTarget, tmp_path: Path) -> None:
+    tried(target, DamagedFile(content=b"\xff\x00"), tmp_path / "tried")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_example_of_a_kind_is_read_by_all_that_reads_it(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tried"
+    for target in targets((name,)):
+        if not isinstance(target.reads, FuzzedCommand):
+            assert tried(target, DamagedFile(content=target.kind.example(folder)), folder) == "read", target.label
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["calibration", "table of ncu", "safetensors", "pins"])
+def test_what_is_no_file_is_refused_at_once(name: str, shape: str, tmp_path: Path) -> None:
+    if shape == "unreadable" and os.geteuid() == 0:
+        pytest.skip("root reads every file")
+    for target in targets((name,)):
+        found = DamagedFile(content=target.kind.example(tmp_path), shape=shape)  # type: ignore[arg-type]
+        assert tried(target, found, tmp_path / "tried") == "refused"
+
+
+def made_up(reader: Reader, content: bytes = b'{"a": 1}') -> FuzzTarget:
+    kind = ReaderKind(example=lambda _: content, place="a.json", readers={"reader": reader})
+    return FuzzTarget(kind=kind, kind_name="made up", name="reader", reads=reader)
+
+
+def wrong(path: Path) -> object:
+    if b'"a"' not in path.read_bytes():
+        raise KeyError("a")
+    return None
+
+
+def unnamed(path: Path) -> object:
+    raise ValueError("something is wrong")
+
+
+def contradicting(path: Path) -> object:
+    raise WrongAnswerError("it differs")
+
+
+def drawing(path: Path) -> object:
+    return "<td>nan</td>"
+
+
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        (wrong, "KeyError: 'a'"),
+        (unnamed, "refused without its name: 'something is wrong'"),
+        (contradicting, "WrongAnswerError: it differs"),
+        (drawing, "a page shows nan as a number"),
+    ],
+)
+def test_what_a_reader_may_not_do_is_found_and_made_small(reader: Reader, said: str, tmp_path: Path) -> None:
+    tally = fuzzed(made_up(reader), tmp_path / "tried", first_seed=1, seconds=60, most=100)
+    assert len(tally.findings) == 1
+    assert said in str(tally.findings[0].problem)
+    assert len(tally.findings[0].damaged.content) < 10  # nothing of the file is needed for it
+
+
+def test_a_reader_that_waits_and_one_that_takes_memory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixtures.proof import reader_oracle
+
+    monkeypatch.setattr(reader_oracle, "WAIT_S", 0.2)
+    monkeypatch.setattr(reader_oracle, "MOST_GROWTH_BYTES", -1)
+    pipe = DamagedFile(shape="pipe")
+    with pytest.raises(FoundProblem, match="no end within"):
+        tried(made_up(lambda path: path.read_bytes() and None), pipe, tmp_path / "tried")
+    with pytest.raises(FoundProblem, match="it takes"):
+        tried(made_up(lambda _: None), DamagedFile(), tmp_path / "tried")
+
+
+def test_the_same_seed_tries_the_same_files(tmp_path: Path) -> None:
+    def contents(seed: int) -> list[bytes]:
+        seen: list[bytes] = []
+
+        def reader(path: Path) -> object:
+            seen.append(path.read_bytes() if path.is_file() and path.stat().st_size < 1 << 20 else b"")
+            return None
+
+        fuzzed(made_up(reader), tmp_path / "tried", first_seed=seed, seconds=60, most=20)
+        return seen
+
+    assert contents(7) == contents(7) != contents(8)
+
+
+def test_a_finding_is_kept_and_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (target,) = (one for one in targets(("mix",)) if one.name == "mix")
+    damaged = DamagedFile(content=b"\x00\xff")
+    finding = fuzz_page.FuzzFinding(target=target, problem=FoundProblem(what="it fails", where="there"), damaged=damaged)
+    path = fuzz_page.keep(finding, tmp_path, 1)
+    assert fuzz_page.kept_in(path) == ("mix", "mix", damaged)
+    assert fuzz.main(["--again", str(path)]) == 0  # it is mended
+    assert "mix: mix: refused" in capsys.readouterr().out
+    path.write_text("{}")
+    assert fuzz.main(["--again", str(path)]) == 2
+
+
+def test_a_session_prints_its_table_and_says_its_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = fuzz_page.PAGE.read_text(encoding="utf-8")
+    assert fuzz.main(["--minutes", "0.01", "--seed", "3", "--only", "mix", "--output-dir", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "| mix | mix, capacity --mix |" in said.out
+    assert "seed 3" in said.err
+    assert not (tmp_path / "out").exists()
+    assert fuzz_page.PAGE.read_text(encoding="utf-8") == page  # a part of the readers makes no page
+    for words in (["--minutes", "0"], ["--seed", "-1"], ["--only", "nothing"]):
+        assert fuzz.main(words) == 2
+
+
+def test_the_table_stands_between_the_markers_of_the_page() -> None:
+    page = f"before\n{fuzz_page.BEGIN}\nold\n{fuzz_page.END}\nafter\n"
+    text = fuzz_page.written(page, [], told="Made today.")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    with pytest.raises(ValueError, match="accepted: one that has both"):
+        fuzz_page.written("nothing", [], told="")
+    assert fuzz_page.BEGIN in fuzz_page.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["noise", "calibration", "merged", "snapshot", "refresh"])
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_values_that_are_made_of_a_schema_fit_it(name: str, data: st.DataObject) -> None:
+    schema = DOCUMENT_KINDS[name].schema
+    assert schema is not None
+    assert violations(data.draw(values(node_of(schema))), schema) == []
+
+
+def test_every_schema_has_a_kind_with_an_example_that_fits() -> None:
+    kinds = {path.name.partition(".")[0] for path in SCHEMAS.glob("*.schema.json")}
+    known = {kind.document.name for kind in DOCUMENT_KINDS.values() if kind.document is not None}
+    assert kinds - known == {"history_index"}  # a plain kind, whose text is a format of its own
+    for name, kind in DOCUMENT_KINDS.items():
+        assert kind.schema is not None
+        assert violations(json.loads(kind.example(Path())), kind.schema) == [], name
+
+
+READING = {"read_text", "read_bytes", "loads", "safe_open", "PdfDocument", "memmap"}
+
+
+def reads(path: Path) -> bool:
+    """Whether a module reads a file or parses text: what no other module has read for it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = (
+            function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+        )
+        holder = function.value.id if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) else ""
+        modes = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+        if name in READING or (name == "open" and holder == "Image") or (holder == "json_text" and name == "parsed"):
+            return True
+        if name == "open" and holder != "os" and not any(re.search("[awx]", mode) for mode in modes if len(mode) < 4):
+            return True
+        if name == "read" and (
+            holder[:1].isupper() or holder in ("rates", "stored_rates", "rates_module", "document", "run")
+        ):
+            return True
+    return False
+
+
+def test_every_module_that_reads_is_fuzzed_or_says_why_not() -> None:
+    found = {
+        ".".join(path.relative_to(stored.ROOT).with_suffix("").parts)
+        for folder in ("analytic", "fixtures")
+        for path in (stored.ROOT / folder).rglob("*.py")
+        if "proof" not in path.parts and reads(path)
+    }
+    assert found == found & {*FUZZED, *ELSEWHERE}, "name the kind of file in fixtures/proof/reading_modules.py"
+    assert not FUZZED.keys() & ELSEWHERE.keys()
+    assert {kind for kinds in FUZZED.values() for kind in kinds} <= KINDS.keys()
+    modules = {".".join(path.relative_to(stored.ROOT).with_suffix("").parts) for path in stored.ROOT.glob("*/**/*.py")}
+    assert FUZZED.keys() | ELSEWHERE.keys() <= modules
+
+
+def test_a_reader_that_is_new_is_found(tmp_path: Path) -> None:
+    for number, code in enumerate(("RATES.read(path)", "path.read_text()", "open(path)", "path.open('rb')")):
+        (tmp_path / f"m{number}.py").write_text(code)
+        assert reads(tmp_path / f"m{number}.py")
+    (tmp_path / "w.py").write_text("path.open('w')\npath.write_text('x')")
+    assert not reads(tmp_path / "w.py")
+
+
+def test_the_profile_of_hypothesis_is_left_as_it_is(tmp_path: Path) -> None:
+    before = settings.default
+    fuzzed(made_up(lambda _: None), tmp_path / "tried", first_seed=1, seconds=5, most=3)
+    assert settings.default == before
+
+
+def test_every_document_that_is_declared_is_of_a_kind() -> None:
+    assert all(Document(name=kind.document.name).versions for kind in DOCUMENT_KINDS.values() if kind.document)
