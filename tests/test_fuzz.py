@@ -59,6 +59,50 @@ def test_what_is_no_file_is_refused_at_once(name: str, shape: str, tmp_path: Pat
         assert tried(target, found, tmp_path / "tried") == "refused"
 
 
+def replaced(name: str, old: bytes, new: bytes) -> bytes:
+    """The example of a kind with the first `old` replaced."""
+    content = KINDS[name].example(Path())
+    assert old in content
+    return content.replace(old, new, 1)
+
+
+MENDED = {
+    "record.v5: page": replaced("record.v5", b'"stage": "prefill"', b'"stage": "other"'),
+    "record.v5: table": replaced("record.v5", b'"stage": "prefill"', b'"stage": "other"'),
+    "record.v5: capacity --record": KINDS["record.v5"].example(Path()).replace(b'"tiny"', b'"other"'),
+    "history_study: pages": replaced("history_study", b'"number": 1024', b'"number": 3000'),
+    "history_study: report STUDY": replaced("history_study", b'"number": 1024', b'"number": 3000'),
+    "snapshot: snapshot": replaced("snapshot", b'"5.24.0"', b'"five"'),
+    "table of ncu: kernels": replaced("table of ncu", b'"6,912"', b'"inf"'),
+    "table of nsys: kernels": replaced("table of nsys", b'"2"', b'"1e999"'),
+    "mix: capacity --mix": b"2339px=1\n",
+    "@FILE: words": b"\xff",
+    "@FILE: baseline @FILE": b"\xff",
+    "accepted of a qualification: accepted": b"[]",
+}
+"""What the session found refused in a traceback, or without the name of the file; each is refused by name."""
+
+
+@pytest.mark.parametrize("label", MENDED)
+def test_what_was_found_is_refused_by_name(label: str, tmp_path: Path) -> None:
+    (target,) = (one for one in targets() if one.label == label)
+    assert tried(target, DamagedFile(content=MENDED[label]), tmp_path / "tried") == "refused"
+
+
+def test_a_file_that_does_not_say_how_an_environment_was_repaired_is_none(tmp_path: Path) -> None:
+    (target,) = targets(("engine's environment",))
+    assert tried(target, DamagedFile(content=b'{"repaired": 5}'), tmp_path / "tried") == "read"
+
+
+def test_a_file_of_words_that_stands_in_itself_is_named(tmp_path: Path) -> None:
+    from fixtures.config.option_values import expanded
+
+    path = tmp_path / "words.txt"
+    path.write_text(f"--device=cpu\n@{path}\n")
+    with pytest.raises(ValueError, match=f"@{path}: got a file that is read within itself"):
+        expanded([f"@{path}"])
+
+
 def made_up(reader: Reader, content: bytes = b'{"a": 1}') -> FuzzTarget:
     kind = ReaderKind(example=lambda _: content, place="a.json", readers={"reader": reader})
     return FuzzTarget(kind=kind, kind_name="made up", name="reader", reads=reader)
