@@ -58,6 +58,8 @@ def test_a_candidate_that_another_always_exceeds_is_left_out() -> None:
     found = Maximum.of(Maximum.of(3 * X, X + Y), 5 * X + 2 * Y)
     assert len(found.candidates) == 1
     assert len(Maximum.of(3 * X, 4 * Y).candidates) == 2
+    assert len(Maximum.of(3 * X, 3 * X).candidates) == 1
+    assert len(Maximum.of(X, X + Y).candidates) == 1  # Y may be 0
 
 
 @pytest.mark.parametrize(

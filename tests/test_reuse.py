@@ -15,7 +15,7 @@ from fixtures.model import counted_stages as stages
 from fixtures.model.counted_stages import ModelUnderTest
 from fixtures.validation.bench import Bench
 from fixtures.validation.point_result import PointResult
-from fixtures.validation.reuse import Reused, reused_words
+from fixtures.validation.reuse import MeasuredCalls, Reused, reused_words
 from tests.fresh_process import run
 
 PRESETS = ("tiny", "unlimited-tiny", "ocr-2-tiny")
@@ -183,3 +183,16 @@ def test_one_line_says_what_was_reused() -> None:
         "reused: 1 call was run once for several benchmarks, such as the prefill of prefill[16] for decode[16]; "
         "--no-reuse runs each anew"
     )
+
+
+def test_calls_that_differ_in_stage_argument_or_model_are_not_taken_for_each_other() -> None:
+    model = torch.nn.Linear(1, 1)
+    measured = MeasuredCalls(model, reuse=True)
+    assert measured.of("a").call("decode", 16, lambda: "short") == "short"
+    other = measured.of("b")
+    assert other.call("decode", 32, lambda: "long") == "long"
+    assert other.call("prefill", 16, lambda: "prompt") == "prompt"
+    assert other.call("decode", 16, lambda: "again") == "short"
+    assert other.reused == [Reused(call="decode", measured_for="a")]
+    model.eval()
+    assert measured.of("c").call("decode", 16, lambda: "of another") == "of another"
