@@ -36,6 +36,12 @@ def test_it_says_the_same_after_the_way_through_a_record() -> None:
     assert read.lines() == made.lines()
 
 
+def test_what_changed_from_the_baseline_to_now_is_not_mixed_up_in_a_record() -> None:
+    assert SLOWER.timed is not None
+    made = verdict(replace(SLOWER, timed=replace(SLOWER.timed, calls=(10, 12), peak_bytes=(5, 7))))
+    assert through_a_record(made) == made
+
+
 def test_unknown_noise_is_null_in_the_record() -> None:
     assert SLOWER.timed is not None
     made = verdict(replace(SLOWER, timed=replace(SLOWER.timed, reach=math.inf)))
