@@ -12,7 +12,7 @@ from fixtures.config import needs
 from fixtures.model import annotation
 from fixtures.profiling import decode_window, nsight
 from fixtures.profiling.decode_window import SAID, DecodeWindowOptions, Window
-from fixtures.profiling.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN
+from fixtures.profiling.kernels import FUSED, READ, TENSOR_ACTIVE, TENSOR_FLOPS, TIME, WRITTEN, from_ncu
 from fixtures.profiling.nsight import KERNELS, Captured, command, lines, main
 from tests.test_kernels import NSYS, ncu_table
 
@@ -161,7 +161,7 @@ def test_a_gpu_without_a_datasheet_bounds_nothing_and_says_so() -> None:
     captured = Captured(
         tool="ncu",
         window=replace(WINDOW, device_name="Some GPU"),
-        kernels=nsight.from_ncu(ncu_table({"name": "k", TIME: "9"})),
+        kernels=from_ncu(ncu_table({"name": "k", TIME: "9"})),
     )
     assert captured.as_json()["datasheet"] is None
     assert "no bound: no datasheet of Some GPU is known; add it to analytic/data/hardware.json" in lines(captured)
