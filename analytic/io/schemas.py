@@ -152,7 +152,7 @@ def _strict() -> type[Draft202012Validator]:
     types = Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    strict: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+    strict: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]  # jsonschema declares no types for it
         Draft202012Validator, type_checker=types
     )
     return strict
