@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,56 @@ def test_the_fingerprint_of_a_record_is_of_what_was_timed(record: dict[str, Any]
         transformers="5.23.0",
         driver=None,
     )
+
+
+def test_decoded_tokens_are_the_most_of_any_timing_page_or_point(record: dict[str, Any]) -> None:
+    decoding = {"stage": "decode", "units": 5}
+    others = [{"stage": "prefill", "units": 99}, {"stage": "decode", "units": None}]
+    for timings, pages, points, steps in (
+        ([decoding, *others], [], [], 5),
+        ([decoding], [{"tokens": 8}], [], 7),  # the first of a page is not decoded
+        ([decoding], [{"tokens": 6}], [{"decoded_tokens": 6}], 6),
+        (others, [], [], 0),
+    ):
+        found = Fingerprint.of_record({**record, "timings": timings, "pages": pages, "points": points})
+        assert found is not None
+        assert found.decode_steps == steps
+
+
+def test_the_fingerprint_of_a_record_of_a_gpu_has_its_driver(record: dict[str, Any]) -> None:
+    record["environment"]["device"]["gpu"] = {"driver": "550.1"}
+    record["environment"] |= {"python": "3.12.7", "libraries": {"torch": "2.14.0"}}
+    record["timed"]["execution"]["backend"], record["timed"]["weights"] = "compile", "checkpoint"
+    found = Fingerprint.of_record(record)
+    assert found is not None
+    assert (found.driver, found.python, found.torch, found.transformers) == ("550.1", "3.12", "2.14.0", "None")
+    assert (found.backend, found.weights) == ("compile", "checkpoint")
+
+
+def test_two_fingerprints_differ_in_releases_and_in_how_and_on_what() -> None:
+    other = replace(samples.PLACE, threads=8, torch="2.14.0", driver="550.1")
+    assert [str(one) for one in samples.PLACE.mismatches(other)] == [
+        "threads: 2 against 8",
+        "torch: 2.13.0 against 2.14.0",
+        "driver: None against 550.1",
+    ]
+    assert [one.field for one in samples.PLACE.other_releases(other)] == ["torch", "driver"]
+    assert samples.PLACE.mismatches(samples.PLACE) == samples.PLACE.other_releases(samples.PLACE) == []
+    everything = replace(samples.PLACE, python="3.12", torch="2", transformers="5", driver="1")
+    assert [one.field for one in samples.PLACE.other_releases(everything)] == [
+        *("python", "torch", "transformers", "driver")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"), [("decode", 2), ("end_to_end", 2), ("prefill", 0), ("vision", 0), ("first_token", 0)]
+)
+def test_the_number_of_tokens_is_compared_where_tokens_are_decoded(stage: str, steps: int) -> None:
+    assert samples.PLACE.of_stage(stage) == replace(samples.PLACE, decode_steps=steps)
+
+
+def test_a_fingerprint_is_of_eager_and_random_weights_unless_it_says_so() -> None:
+    assert (samples.PLACE.backend, samples.PLACE.weights) == ("eager", "seeded_random")
 
 
 @pytest.mark.parametrize("without", ["timed", "device"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("analytic/core", "analytic/models", "fixtures/baseline")
+FOLDERS = ("analytic/core", "analytic/models", "fixtures/baseline", "fixtures/timing")
 POSITIONAL = {"Polynomial", "Maximum"}
 """Of one field, which needs no name."""
 
