@@ -1,11 +1,12 @@
 """One value worked by hand for each layer, in FLOPs and bytes."""
 
 import inspect
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from analytic.core.execution import Execution
+from analytic.core.execution import Execution, Experts
 from analytic.core.layer import AnalyticLayer
 from analytic.models.deepseek_ocr.decoder import (
     DeepseekV2DecoderLayer,
@@ -39,6 +40,14 @@ def test_sam_attention_global() -> None:
     relative = 2 * (2 * 64 * (12 * 64) * 64 * 64)
     layer = SamAttention(spec=SAM, groups=1, side=64, windowed=False, run=RUN)
     assert layer.forward_tensor_core_flops() == projections + relative + 4 * n * n * 768
+
+
+@pytest.mark.parametrize(("windowed", "positions"), [(True, 2 * 14 - 1), (False, 2 * 64 - 1)])
+def test_sam_attention_weights(windowed: bool, positions: int) -> None:
+    # qkv and out with biases, and for each axis a row of 64 features for every distance within the window or the map
+    parameters = 4 * 768 * 768 + 4 * 768 + 2 * positions * 64
+    layer = SamAttention(spec=SAM, groups=1, side=14 if windowed else 64, windowed=windowed, run=RUN)
+    assert layer.forward_memory_weight() == layer.forward_cost().touched_weight_bytes == 2 * parameters
 
 
 def test_sam_block_pads_its_windows() -> None:
@@ -145,6 +154,39 @@ def test_routed_experts() -> None:
     assert cost.executed_flops == 6 * expert
     assert (cost.touched_weight_bytes, cost.weight_bytes) == (6 * expert, 64 * expert)
     assert expected_unique_experts(2, experts=64, per_token=6) == pytest.approx(64 * (1 - (58 / 64) ** 2))
+
+
+@pytest.mark.parametrize(("device", "experts"), [("meta", "grouped_mm"), ("meta", "batched_mm"), ("cpu", "eager")])
+def test_every_way_to_run_the_experts_touches_the_weights_of_those_that_tokens_are_routed_to(
+    device: Literal["meta", "cpu"], experts: Experts
+) -> None:
+    # one token meets 6 experts, two are expected to meet 64 (1 - (58 / 64)^2) = 11.4375
+    run = Execution(device=device, attention="sdpa", experts=experts, dtype="bfloat16", framework=BY_HAND)
+    expert = 3 * 1280 * 896 * 2
+    for tokens, touched in ((1, 6 * expert), (2, 11.4375 * expert)):
+        cost = RoutedExperts(spec=TEXT, tokens=tokens, run=run).forward_cost()
+        assert (cost.touched_weight_bytes, cost.weight_bytes) == (touched, 64 * expert)
+        assert cost.executed_flops == tokens * 6 * expert  # 2 FLOPs a parameter, which has two bytes
+
+
+def test_bytes_of_the_experts_products_by_hand() -> None:
+    # one token in bfloat16 is 6 rows: read 1280 and 896, written 2 x 896 and 1280 features each
+    rows, expert = 6, 3 * 1280 * 896 * 2
+    read, written = rows * (1280 + 896) * 2, rows * (2 * 896 + 1280) * 2
+    runs = {
+        experts: Execution(device="cpu", attention="sdpa", experts=experts, dtype="bfloat16", framework=BY_HAND)
+        for experts in ("grouped_mm", "batched_mm", "eager")
+    }
+    # all 64 experts and two int32 offsets each; the copies of 6 experts; the 6 that it is routed to
+    weights = {"grouped_mm": 64 * expert + 2 * 64 * 4, "batched_mm": 6 * expert, "eager": 6 * expert}
+    for experts, run in runs.items():
+        tree = RoutedExperts(spec=TEXT, tokens=1, run=run).tree("experts")
+        (products,) = (op for op in tree.ops if op.executed_flops)
+        assert (products.read_bytes, products.written_bytes) == (read + weights[experts], written)
+    # the copy reads two int64 numbers a row, the token and the experts, and writes the experts and the rows
+    copied = RoutedExperts(spec=TEXT, tokens=1, run=runs["batched_mm"]).tree("experts").ops[1]
+    assert copied.read_bytes == 6 * expert + 6 * 16 + 1280 * 2
+    assert copied.written_bytes == 6 * expert + 6 * 1280 * 2
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 32, 256, 1024])

@@ -1,6 +1,7 @@
 """The stateful root: its modes, its cache, and the laws its costs obey."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
+from analytic.models.deepseek_ocr.step_costs import DecodeWindow, scaled
 from analytic.models.deepseek_ocr.vision import VisionStack
 from analytic.models.deepseek_ocr.workload import MODES, gundam
 from analytic.models.spec import ModelSpec
-from tests.samples import BY_HAND
+from tests.samples import BY_HAND, COST
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
 TINY = ModelSpec.from_preset("tiny")
@@ -314,6 +316,55 @@ def test_a_cache_says_its_bytes() -> None:
     assert cache.extended(2).length == 7
     with pytest.raises(ValueError, match="tokens: got 0"):
         cache.extended(0)
+
+
+def test_a_step_on_a_static_cache_attends_to_all_of_it_of_which_a_position_more_is_useful(tiny_spec: ModelSpec) -> None:
+    root = DeepseekOCRModel.from_spec(tiny_spec)
+    root.start_prefill(8, 1, capacity=12)
+    root.start_decode()
+    costs = [root.forward_cost()]
+    for _ in range(4):
+        root.decode_one_token()
+        costs.append(root.forward_cost())  # the last is that of a step on a full cache, which cannot be taken
+    a_position = 4 * tiny_spec.text.hidden_size * tiny_spec.text.num_layers  # Q K and A V, two FLOPs each
+    assert costs == [replace(costs[0], useful_flops=costs[0].useful_flops + step * a_position) for step in range(5)]
+    assert costs[4] == root.tree().total()
+    with pytest.raises(ValueError, match="capacity: got 12, accepted: a whole number of at least 13"):
+        root.decode_one_token()
+
+
+def test_a_window_of_steps_has_the_cost_of_each_and_of_no_other(tiny_spec: ModelSpec) -> None:
+    root = DeepseekOCRModel.from_spec(tiny_spec)
+    one = DecoderShape(batch=1, new_tokens=1, past_tokens=8)
+    decoder = Decoder(spec=tiny_spec.text, shape=one, logits="last", run=FULL_SIZE)
+    cache = root.start_prefill(8, 1)
+    window = DecodeWindow.of(decoder, cache, steps=3)
+    for step in range(3):
+        shape = replace(one, past_tokens=8 + step)
+        assert window.cost(replace(cache, length=8 + step)) == replace(decoder, shape=shape).forward_cost()
+    assert [window.cost(replace(cache, length=length)) for length in (7, 11)] == [None, None]
+    assert window.cost(replace(cache, batch_size=2)) is None
+    static = replace(cache, capacity=10)
+    ended = DecodeWindow.of(decoder, static, steps=9)
+    assert [ended.cost(replace(static, length=length)) is None for length in (8, 9, 10)] == [False] * 3
+    assert len(ended.columns["launches"]) == 3
+
+
+def test_a_cost_is_scaled_in_whole_units_without_its_launches_and_weights() -> None:
+    found = scaled(COST, Fraction(1, 7)).as_dict()
+    kept = {"launches": 100, "weight_bytes": 500, "touched_weight_bytes": 400}
+    # 8,000 / 7 = 1,142.9; 6,000 / 7 = 857.1; 900 / 7 = 128.6; 600 / 7 = 85.7; 50 / 7 = 7.1; 30 / 7 = 4.3
+    assert found == kept | {
+        "executed_flops": 1_142,
+        "useful_flops": 857,
+        "counter_flops": 1_142,
+        "cuda_core_flops": 0,
+        "eager_bytes": 128,
+        "fused_bytes": 85,
+        "activation_bytes": 7,
+        "kv_bytes": 4,
+    }
+    assert scaled(COST, Fraction(1)) == COST
 
 
 def test_a_walk_over_a_page_has_the_cost_of_its_stages_started_one_by_one(tiny_spec: ModelSpec) -> None:

@@ -201,6 +201,13 @@ def test_a_config_of_transformers_that_states_no_layers_slides_in_all() -> None:
     assert registry.recognised(full)[0].title == "DeepSeek-OCR"
 
 
+@pytest.mark.parametrize("window", [2, 3, 4_096])
+def test_a_window_is_taken_from_two_positions_on(window: int) -> None:
+    text = spec_of(changed(TRANSFORMERS, ("text_config", "sliding_window"), window)).text
+    assert isinstance(text, SlidingTextSpec)
+    assert text.sliding_window == window
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
