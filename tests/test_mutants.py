@@ -10,9 +10,9 @@ import pytest
 
 from fixtures.proof import explained_mutants, mutants, mutants_text
 from fixtures.proof.explained_mutants import EXPLAINED, ExplainedMutant
-from fixtures.proof.mutant_results import JudgedMutant, MutantTally, digest, wilson
+from fixtures.proof.mutant_results import MUTANTS, JudgedMutant, MutantTally, as_json, digest, read_judged, wilson
 from fixtures.proof.mutant_runs import Fate, MutantCopy
-from fixtures.proof.mutant_targets import FORMULAS, GATE, GROUPS, judging_files
+from fixtures.proof.mutant_targets import FORMULAS, GATE, GROUPS, MutantGroup, MutatedModules, judging_files
 from fixtures.proof.mutants_text import GroupResult, lines
 from fixtures.proof.mutations import REQUIREMENT, Mutant, annotated, definitions, place_of, signatures
 from fixtures.proof.proof_page import replaced
@@ -53,7 +53,8 @@ JUDGED = JudgedMutant(
     module="0123456789abcdef",
     tests="fedcba9876543210",
 )
-ABOUT = {"created": "2026-01-02T03:04:05+00:00", "commit": "a" * 40, "python": "3.11", "cosmic_ray": "8.7.0", "seed": "0"}
+TOOLS = {"python": "3.11", "cosmic_ray": "8.7.0", "seed": 0}
+ABOUT = {"created": "2026-01-02T03:04:05+00:00", "commit": "a" * 12, "python": "3.11", "cosmic_ray": "8.7.0", "seed": "0"}
 
 
 @pytest.fixture
@@ -303,14 +304,19 @@ def whole(tmp_path: Path) -> mutants.MutantsOptions:
     return mutants.parsed(["--output-dir", str(tmp_path / "out")])
 
 
-def test_a_session_goes_on_with_what_was_judged_before(made: Path, whole: mutants.MutantsOptions) -> None:
-    from fixtures.proof.mutant_targets import MutantGroup, MutatedModules
-
+@pytest.fixture
+def boxes(made: Path) -> MutantGroup:
+    """The group of the made-up module, and the test that judges it."""
     (made / "tests").mkdir()
     (made / "tests" / "test_box.py").write_text("def test_area(): ...\n")
     modules = MutatedModules(patterns=("made/*.py",), tests=("box",))
-    group = MutantGroup(name="boxes", title="Boxes", goal=1.0, modules=(modules,))
-    options = replace(whole, groups=(group,), sample=2)
+    return MutantGroup(name="boxes", title="Boxes", goal=1.0, modules=(modules,))
+
+
+def test_a_session_goes_on_with_what_was_judged_before(
+    made: Path, whole: mutants.MutantsOptions, boxes: MutantGroup
+) -> None:
+    options = replace(whole, groups=(boxes,), sample=2)
     root = made / "tree"
     (root / "made").mkdir(parents=True)
     (root / "tests").mkdir()
@@ -328,3 +334,34 @@ def test_a_session_goes_on_with_what_was_judged_before(made: Path, whole: mutant
     assert len(mutants.MutantSession(replace(options, sample=5), root=made).open()) == 4
     (made / MUTANT.path).write_text(SOURCE.replace("4", "5"))
     assert len(mutants.MutantSession(options, root=made).open()) == 2
+
+
+def test_a_session_of_one_group_keeps_what_was_judged_of_another(
+    made: Path, whole: mutants.MutantsOptions, boxes: MutantGroup
+) -> None:
+    options = replace(whole, groups=(boxes,), sample=2)
+    others = replace(JUDGED, group="others", key="another | key")
+    MUTANTS.write(options.kept, as_json([others], created="2026-01-02", commit=None, populations={}, **TOOLS))
+    for anew in (False, True):
+        session = mutants.MutantSession(replace(options, anew=anew), root=made)
+        copy = MutantCopy(made, Answering(made, 0, 1))  # type: ignore[arg-type]
+        assert session.judge(*session.open()[0], copy) is not None
+        assert [one.group for one in read_judged(options.kept)] == ["others", "boxes"]
+        assert len(session.results()[0].judged) == 1  # and it does not count what is not its own
+
+
+def test_the_commit_of_a_session_is_that_of_its_beginning(
+    made: Path, whole: mutants.MutantsOptions, boxes: MutantGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutants, "this_commit", lambda: "a" * 40)
+    monkeypatch.setattr(mutants, "is_dirty", lambda: False)
+    options = replace(whole, groups=(boxes,), sample=2)
+    clean = mutants.MutantSession(options, root=made)
+    monkeypatch.setattr(mutants, "is_dirty", lambda: True)
+    dirty = mutants.MutantSession(options, root=made)
+    monkeypatch.setattr(mutants, "this_commit", lambda: "b" * 40)
+    assert clean.about()["commit"] == "a" * 12
+    assert dirty.about()["commit"] == "a" * 12 + " with uncommitted changes"
+    copy = MutantCopy(made, Answering(made, 0, 1))  # type: ignore[arg-type]
+    assert clean.judge(*clean.open()[0], copy) is not None
+    assert MUTANTS.read(options.kept)["commit"] == "a" * 40
