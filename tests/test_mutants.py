@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from fixtures.proof import explained_mutants, mutants, mutants_text
 from fixtures.proof.explained_mutants import EXPLAINED, ExplainedMutant
 from fixtures.proof.mutant_results import MUTANTS, JudgedMutant, MutantTally, as_json, digest, read_judged, wilson
 from fixtures.proof.mutant_runs import Fate, MutantCopy
+from fixtures.proof.mutant_server import IDLE_S, ProcessorLimit, processor_s
 from fixtures.proof.mutant_targets import FORMULAS, GATE, GROUPS, MutantGroup, MutatedModules, judging_files
 from fixtures.proof.mutants_text import GroupResult, lines
 from fixtures.proof.mutations import REQUIREMENT, Mutant, annotated, definitions, place_of, signatures
@@ -258,6 +260,30 @@ def test_a_mutant_is_judged_in_the_copy_which_is_mended_afterwards(made: Path, c
     assert [asked["limit_s"] for asked in process.asked] == [600.0, 3 * 2.0 + 15]
     assert (root / MUTANT.path).read_text() == SOURCE
     assert (root / MUTANT.path).stat().st_mtime_ns == before
+
+
+def test_a_run_is_ended_by_the_processor_time_it_uses_and_not_by_what_a_busy_machine_takes() -> None:
+    limit = ProcessorLimit(10.0, now_s=0.0)
+    # a hundredth of a processor, up to its limit
+    assert not any(limit.reached(at / 100, now_s=at) for at in range(0, 1_001, 50))
+    assert limit.reached(10.01, now_s=1_001.0)
+
+
+def test_a_run_that_waits_for_what_never_comes_is_ended() -> None:
+    limit = ProcessorLimit(10.0, now_s=0.0)
+    assert not limit.reached(2.0, now_s=5.0)
+    assert not limit.reached(2.9, now_s=5.0 + IDLE_S)
+    assert limit.reached(2.9, now_s=5.1 + IDLE_S)
+    assert not limit.reached(3.0, now_s=5.1 + IDLE_S)
+
+
+def test_processor_time_is_that_of_the_process() -> None:
+    def used() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    before = used()
+    assert before - 0.05 <= processor_s(os.getpid()) <= used() + 0.05
 
 
 def test_tests_that_fail_without_a_mutant_judge_none(made: Path) -> None:
