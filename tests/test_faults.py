@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from analytic.io.markdown import marks
 from fixtures.proof import clock_back, faults_text
 from fixtures.proof.fault_commands import COMMANDS, NO_ROW, FaultCommand
 from fixtures.proof.fault_kinds import Fault, Moment
@@ -36,6 +37,7 @@ from tests.fresh_process import outside_pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "tests" / "data" / "record.v5.json"
+BEGIN, END = marks(faults_text.SESSION)
 CLEAN = TrialResult(
     command="noise",
     fault=Fault.CTRL_C,
@@ -268,9 +270,9 @@ def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path
     assert FaultResults.of(FAULTS.read(tmp_path / "faults.json")) == found
     with pytest.raises(ValueError, match="problems: got 0 beside 'left'"):
         replace(CLEAN, outcome="left")
-    page = faults_text.written(f"# Proof\n\n{faults_text.BEGIN}\nold\n{faults_text.END}\nafter\n", found)
-    assert page.startswith(f"# Proof\n\n{faults_text.BEGIN}\n\nMade by `nox -s faults -- --seed 3` on 2026-01-02")
-    assert page.endswith(f"{faults_text.END}\nafter\n")
+    page = faults_text.written(f"# Proof\n\n{BEGIN}\nold\n{END}\nafter\n", found)
+    assert page.startswith(f"# Proof\n\n{BEGIN}\n\nMade by `nox -s faults -- --seed 3` on 2026-01-02")
+    assert page.endswith(f"{END}\nafter\n")
     cells = ["noise", "clean, middle", "", "**left**, middle", *[""] * 6, "(1)"]
     assert f"| {' | '.join(cells)} |" in page
     assert "3 trials: 1 clean, 1 left something, 1 not tried." in page
@@ -278,10 +280,10 @@ def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path
     assert "Not tried yet, for lack of time: bench-meta; bench-cpu; " in page
     assert "; noise (sigterm, full-disk, read-only, home, two-runs, clock, latest); gate_study; " in page
     assert f"at commit `{'0' * 12}`, Python 3.12.1" in page
-    both = faults_text.written(f"{faults_text.BEGIN}{faults_text.END}", results(CLEAN, replace(left, commit="1" * 40)))
+    both = faults_text.written(f"{BEGIN}{END}", results(CLEAN, replace(left, commit="1" * 40)))
     assert f"at commit `{'0' * 12}` (1 trials), commit `{'1' * 12}` (1 trials), Python" in both
     with pytest.raises(ValueError, match="--page: got a page without the lines"):
-        faults_text.around("# Proof\n")
+        faults_text.written("# Proof\n", results())
 
 
 def test_new_files_of_the_checkout_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from analytic.io import stored
 from analytic.io.documents import Document
+from analytic.io.markdown import marks
 from analytic.io.schemas import SCHEMAS, violations
 from fixtures.proof import fuzz, fuzz_page
 from fixtures.proof.damage import SHAPES, DamagedFile
@@ -22,6 +23,7 @@ from fixtures.proof.reader_oracle import FoundProblem
 from fixtures.proof.reading_modules import ELSEWHERE, FUZZED
 from fixtures.proof.schema_values import node_of, values
 
+BEGIN, END = marks(fuzz_page.SESSION)
 READERS = tuple(one for one in targets() if not isinstance(one.reads, FuzzedCommand))
 COMMANDS = tuple({one.name: one for one in targets() if isinstance(one.reads, FuzzedCommand)}.values())
 QUICK = tuple({one.kind_name: one for one in reversed(READERS)}.values())
@@ -194,14 +196,14 @@ def test_a_session_prints_its_table_and_says_its_seed(tmp_path: Path, capsys: py
 
 
 def test_the_table_stands_between_the_markers_of_the_page() -> None:
-    page = f"before\n{fuzz_page.BEGIN}\nold\n{fuzz_page.END}\nafter\n"
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     text = fuzz_page.written(page, [], told="Made today.")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     with pytest.raises(ValueError, match="accepted: one that has both"):
         fuzz_page.written("nothing", [], told="")
-    assert fuzz_page.BEGIN in fuzz_page.PAGE.read_text(encoding="utf-8")
+    assert BEGIN in fuzz_page.PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["noise", "calibration", "merged", "snapshot", "refresh"])

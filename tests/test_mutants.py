@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analytic.io.markdown import replaced
 from fixtures.proof import explained_mutants, mutants, mutants_text
 from fixtures.proof.explained_mutants import EXPLAINED, ExplainedMutant
 from fixtures.proof.mutant_results import MUTANTS, JudgedMutant, MutantTally, as_json, digest, read_judged, wilson
@@ -17,7 +18,6 @@ from fixtures.proof.mutant_server import IDLE_S, ProcessorLimit, processor_s
 from fixtures.proof.mutant_targets import FORMULAS, GATE, GROUPS, MutantGroup, MutatedModules, judging_files
 from fixtures.proof.mutants_text import GroupResult, lines
 from fixtures.proof.mutations import REQUIREMENT, Mutant, annotated, definitions, place_of, signatures
-from fixtures.proof.proof_page import replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = '''\

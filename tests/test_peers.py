@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
+from analytic.io.markdown import marks
 from fixtures.drift.overlay import OverlayError
 from fixtures.evidence.card import Card
 from fixtures.evidence.section import Standing
@@ -20,10 +21,11 @@ from fixtures.peers.measured import measured
 from fixtures.peers.peer_results import PEERS_STUDY, PeerResult, PeerStudy, as_json
 from fixtures.peers.peer_table import JUDGED, PEERS, Peer, peer_named
 from fixtures.peers.peers_evidence import STUDY, page_of, subject_of
-from fixtures.peers.peers_text import BEGIN, END, call_rows, lines, summary_rows, written
+from fixtures.peers.peers_text import SESSION, call_rows, lines, summary_rows, written
 from fixtures.peers.points import CALLS, FULL, TINY, PeerCall, lacking, must_cost
 from fixtures.peers.probe import asked
 
+BEGIN, END = marks(SESSION)
 VISION, PREFILL, PREFILL_BATCHED, DECODE, DECODE_BATCHED = CALLS
 MADE_UP = Peer(
     name="made-up",

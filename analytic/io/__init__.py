@@ -13,5 +13,6 @@ starting    and how it ends while its modules are imported
 page_files  pages of images and PDF files: sizes in pixels, and each as PNG
 argument_types  types of command line arguments: a wrong one is refused with what is accepted
 table       rows of text as aligned lines
+markdown    tables in Markdown, and the parts of the docs that sessions write
 charts      the figures of plans and reports
 """
