@@ -8,6 +8,7 @@ documents   a kind of stored JSON: validated, migrated, read and written
 shell       the commands that messages tell a reader to run
 run_record  the record of a run, also of earlier schemas
 ending      how a command ends: signals, full disks and lack of memory as a sentence and an exit code
+child       processes that end with the one that started them
 importing   whether code is run by the import of a module
 starting    and how it ends while its modules are imported
 page_files  pages of images and PDF files: sizes in pixels, and each as PNG

@@ -6,7 +6,6 @@ at once. What was kept then carries an `Incomplete`.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -27,8 +26,6 @@ ONE_EVENT_S: Final = 0.5
 """A signal within this time of the first is the same event: `timeout` sends its signal to the process and to its group."""
 FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
 """What writing to a full, limited or broken disk fails with."""
-PR_SET_PDEATHSIG: Final = 1
-"""Of linux/prctl.h."""
 MOST_NAMED: Final = 12
 RETRY_S: Final = 0.05
 _received: Final[list[signal.Signals]] = []
@@ -201,12 +198,6 @@ def received() -> KeyboardInterrupt | None:
     if not _received:
         return None
     return KeyboardInterrupt() if _received[0] == signal.SIGINT else Terminated(_received[0])
-
-
-def end_with_parent() -> None:
-    """Let the system send this process SIGTERM when the one that started it ends, however that ends; on Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> int:
