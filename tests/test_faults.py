@@ -16,6 +16,7 @@ import pytest
 
 from analytic.io.markdown import marks
 from fixtures.proof import clock_back, faults_text
+from fixtures.proof import faults as session
 from fixtures.proof.fault_commands import COMMANDS, NO_ROW, FaultCommand
 from fixtures.proof.fault_kinds import Fault, Moment
 from fixtures.proof.fault_results import FAULTS, FaultResults, TrialResult
@@ -284,6 +285,28 @@ def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path
     assert f"at commit `{'0' * 12}` (1 trials), commit `{'1' * 12}` (1 trials), Python" in both
     with pytest.raises(ValueError, match="--page: got a page without the lines"):
         faults_text.written("# Proof\n", results())
+
+
+@pytest.mark.parametrize("ended_early", [True, False])
+def test_a_session_that_is_ended_early_writes_the_page_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended_early: bool
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Proof\n{BEGIN}\n{END}\n")
+
+    def tried(options: session.FaultsOptions, kept: session.KeptTrials, *, mounts: str | None) -> None:
+        kept.add(replace(CLEAN, commit=kept.found.commit))
+        page.write_text(page.read_text() + "of another session\n")  # while this one tries
+        if ended_early:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.own_mounts, "separate", lambda: "none here")
+    monkeypatch.setattr(session, "tried", tried)
+    code = session.main(["--page", str(page), "--output-dir", str(tmp_path / "results")])
+    assert code == (130 if ended_early else 0)
+    assert "| noise | clean, middle |" in page.read_text()
+    assert page.read_text().endswith(f"{END}\nof another session\n")
+    assert ("go on with `nox -s faults -- --page" in capsys.readouterr().err) == ended_early
 
 
 def test_new_files_of_the_checkout_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
