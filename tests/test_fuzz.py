@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from analytic.io.documents import Document
 from analytic.io.markdown import marks
 from analytic.io.schemas import SCHEMAS, violations
 from fixtures.proof import fuzz, fuzz_page
-from fixtures.proof.damage import SHAPES, DamagedFile
+from fixtures.proof.damage import SHAPES, DamagedFile, changed, json_bytes
 from fixtures.proof.document_kinds import DOCUMENT_KINDS
 from fixtures.proof.fuzz_targets import KINDS, FuzzTarget, fuzzed, targets, tried
 from fixtures.proof.reader_kinds import FuzzedCommand, Reader, ReaderKind, WrongAnswerError
@@ -68,6 +69,11 @@ def replaced(name: str, old: bytes, new: bytes) -> bytes:
     return content.replace(old, new, 1)
 
 
+def without(value: Any, *at: str | int, new: object = None) -> bytes:
+    """A document with null, or `new`, at a place."""
+    return json_bytes(changed(value, at, new))
+
+
 MENDED = {
     "record.v5: page": replaced("record.v5", b'"stage": "prefill"', b'"stage": "other"'),
     "record.v5: table": replaced("record.v5", b'"stage": "prefill"', b'"stage": "other"'),
@@ -81,6 +87,11 @@ MENDED = {
     "@FILE: words": b"\xff",
     "@FILE: baseline @FILE": b"\xff",
     "accepted of a qualification: accepted": b"[]",
+    "backends: pages": without(KINDS["backends"].value(), "stages", 0, "floor_s"),
+    "backends: report STUDY": without(KINDS["backends"].value(), "stages", 0, "floor_s"),
+    "gate_study: pages": without(KINDS["gate_study"].value(), "fingerprint", "device_name"),
+    "gate_study: report STUDY": without(KINDS["gate_study"].value(), "fingerprint", "driver", new={}),
+    "faults: results": without(KINDS["faults"].value(), "trials", 0, "problems", new=["left"]),
 }
 """What the session found refused in a traceback, or without the name of the file; each is refused by name."""
 
@@ -89,6 +100,37 @@ MENDED = {
 def test_what_was_found_is_refused_by_name(label: str, tmp_path: Path) -> None:
     (target,) = (one for one in targets() if one.label == label)
     assert tried(target, DamagedFile(content=MENDED[label]), tmp_path / "tried") == "refused"
+
+
+@pytest.mark.parametrize("label", ["table of ncu: kernels", "table of nsys: kernels"])
+@pytest.mark.parametrize("long_line", ["before", "after"])
+def test_a_line_beyond_what_csv_has_is_no_header_and_in_a_table_is_refused(
+    label: str, long_line: str, tmp_path: Path
+) -> None:
+    (target,) = (one for one in targets() if one.label == label)
+    text, long = target.kind.example(Path()), b"x" * 200_000
+    content = long + b"\n" + text if long_line == "before" else text + long + b"\n"
+    ending = tried(target, DamagedFile(content=content), tmp_path / "tried")
+    assert ending == ("read" if long_line == "before" else "refused")
+
+
+def test_a_single_process_has_no_spread(tmp_path: Path) -> None:
+    value = changed(KINDS["noise"].value(), ("incomplete",), {"reason": "it was stopped", "missing": ["a process"]})
+    for name in value["stages"]:
+        value = changed(value, ("stages", name, "medians_s"), [0.5])
+    for target in targets(("noise",)):
+        if not isinstance(target.reads, FuzzedCommand):
+            assert tried(target, DamagedFile(content=json_bytes(value)), tmp_path / "tried") == "read", target.label
+    baseline = changed(KINDS["baseline, timed"].value(), ("timed", 0, "stages"), value["stages"])
+    (target,) = (one for one in targets(("baseline, timed",)) if one.name == "baseline show")
+    assert tried(target, DamagedFile(content=json_bytes(baseline)), tmp_path / "tried") == "read"
+
+
+@pytest.mark.parametrize("shape", ["folder", "pipe", "endless device"])
+def test_words_are_read_from_files_alone(shape: str, tmp_path: Path) -> None:
+    for target in targets(("@FILE",)):
+        found = DamagedFile(shape=shape)  # type: ignore[arg-type]  # a shape, as the parameters list them
+        assert tried(target, found, tmp_path / "tried") == "refused", target.label
 
 
 def test_a_file_that_does_not_say_how_an_environment_was_repaired_is_none(tmp_path: Path) -> None:
