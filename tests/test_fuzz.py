@@ -18,7 +18,8 @@ from analytic.io.schemas import SCHEMAS, violations
 from fixtures.proof import fuzz, fuzz_page
 from fixtures.proof.damage import SHAPES, DamagedFile, changed, json_bytes
 from fixtures.proof.document_kinds import DOCUMENT_KINDS
-from fixtures.proof.fuzz_targets import KINDS, FuzzTarget, fuzzed, targets, tried
+from fixtures.proof.fuzz_shares import share_out
+from fixtures.proof.fuzz_targets import KINDS, FuzzTally, FuzzTarget, fuzzed, targets, tried
 from fixtures.proof.reader_kinds import FuzzedCommand, Reader, ReaderKind, WrongAnswerError
 from fixtures.proof.reader_oracle import FoundProblem
 from fixtures.proof.reading_modules import ELSEWHERE, FUZZED
@@ -32,8 +33,16 @@ QUICK = tuple({one.kind_name: one for one in reversed(READERS)}.values())
 SEED = 20261126
 
 
+def needed(name: str) -> None:
+    """Skip where the library that reads a kind of file is not installed."""
+    for start, library in (("PDF", "pypdfium2"), ("image", "PIL")):
+        if name.startswith(start):
+            pytest.importorskip(library)
+
+
 @pytest.mark.parametrize("target", QUICK, ids=lambda target: target.label)
 def test_a_reader_gives_an_answer_or_names_the_file(target: FuzzTarget, tmp_path: Path) -> None:
+    needed(target.kind_name)
     tally = fuzzed(target, tmp_path / "tried", first_seed=SEED, seconds=30, most=2)
     assert [str(finding.problem) for finding in tally.findings] == []
     assert tally.tried >= 1
@@ -41,11 +50,13 @@ def test_a_reader_gives_an_answer_or_names_the_file(target: FuzzTarget, tmp_path
 
 @pytest.mark.parametrize("target", COMMANDS, ids=lambda target: target.label)
 def test_a_command_refuses_what_is_no_document_in_a_sentence(target: FuzzTarget, tmp_path: Path) -> None:
+    needed(target.kind_name)
     tried(target, DamagedFile(content=b"\xff\x00"), tmp_path / "tried")
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_example_of_a_kind_is_read_by_all_that_reads_it(name: str, tmp_path: Path) -> None:
+    needed(name)
     folder = tmp_path / "tried"
     for target in targets((name,)):
         if not isinstance(target.reads, FuzzedCommand):
@@ -197,6 +208,62 @@ def test_a_reader_that_waits_and_one_that_takes_memory_are_found(tmp_path: Path,
         tried(made_up(lambda path: path.read_bytes() and None), pipe, tmp_path / "tried")
     with pytest.raises(FoundProblem, match="it takes"):
         tried(made_up(lambda _: None), DamagedFile(), tmp_path / "tried")
+
+
+class Clock:
+    """A clock that goes on when it is told."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+
+    def __call__(self) -> float:
+        return self.time_s
+
+    def taking(self, seconds: float) -> Reader:
+        """A reader that takes so long."""
+
+        def read(path: Path) -> object:
+            self.time_s += seconds
+            return None
+
+        return read
+
+
+def test_a_slow_reader_takes_no_time_from_another_and_each_has_its_share(tmp_path: Path) -> None:
+    clock = Clock()
+    readers = {"slow": clock.taking(7.0), "fast": clock.taking(0.1), "usual": clock.taking(0.5), "last": clock.taking(0.5)}
+    tallies = {name: FuzzTally(target=made_up(reader)) for name, reader in readers.items()}
+    share_out(list(tallies.values()), tmp_path / "tried", first_seed=1, seconds=40.0, now=clock)
+    assert 40 <= clock.time_s <= 47
+    assert tallies["slow"].tried == 2  # a second one while no other has had less
+    for name in ("fast", "usual", "last"):
+        assert 6.5 <= tallies[name].seconds <= 14, name  # of a share of 10, two or three turns of a third
+
+
+def test_whoever_had_no_turn_is_given_a_file_all_the_same(tmp_path: Path) -> None:
+    clock = Clock()
+    tallies = [FuzzTally(target=made_up(clock.taking(100.0))) for _ in range(5)]
+    share_out(tallies, tmp_path / "tried", first_seed=1, seconds=10.0, now=clock)
+    assert [tally.tried for tally in tallies] == [1] * 5
+
+
+def test_no_file_is_made_when_the_time_is_over(tmp_path: Path) -> None:
+    clock, made = Clock(), [0]
+
+    class Counting(ReaderKind):
+        def damaged(self, folder: Path) -> st.SearchStrategy[DamagedFile]:
+            return st.integers(0, 10**6).map(counted)
+
+    def counted(number: int) -> DamagedFile:
+        made[0] += 1
+        return DamagedFile(content=str(number).encode())
+
+    reader = clock.taking(100.0)
+    kind = Counting(example=lambda _: b"0", place="a.txt", readers={"reader": reader}, json=False)
+    target = FuzzTarget(kind=kind, kind_name="made up", name="reader", reads=reader)
+    tally = fuzzed(target, tmp_path / "tried", first_seed=1, seconds=10.0, now=clock)
+    assert tally.tried == 1
+    assert made[0] <= 2
 
 
 def test_the_same_seed_tries_the_same_files(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_example_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_named(name: str, tmp_path: Path, data: st.DataObject) -> None:
     kind, value = KINDS[name], example(name)
