@@ -17,7 +17,7 @@ from fixtures.proof.mutant_runs import Fate, MutantCopy
 from fixtures.proof.mutant_server import IDLE_S, ProcessorLimit, processor_s
 from fixtures.proof.mutant_targets import FORMULAS, GATE, GROUPS, MutantGroup, MutatedModules, judging_files
 from fixtures.proof.mutants_text import GroupResult, lines
-from fixtures.proof.mutations import REQUIREMENT, Mutant, annotated, definitions, place_of, signatures
+from fixtures.proof.mutations import REQUIREMENT, Mutant, Mutated, annotated, definitions, place_of, signatures
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = '''\
@@ -246,8 +246,6 @@ class Answering:
     ("code", "fate"), [(0, Fate.SURVIVED), (1, Fate.KILLED), (-11, Fate.KILLED), (None, Fate.TIMED_OUT)]
 )
 def test_a_mutant_is_judged_in_the_copy_which_is_mended_afterwards(made: Path, code: int | None, fate: Fate) -> None:
-    from fixtures.proof.mutations import Mutated
-
     root = made / "tree"
     (root / "made").mkdir(parents=True)
     (root / MUTANT.path).write_text(SOURCE)
@@ -260,6 +258,27 @@ def test_a_mutant_is_judged_in_the_copy_which_is_mended_afterwards(made: Path, c
     assert [asked["limit_s"] for asked in process.asked] == [600.0, 3 * 2.0 + 15]
     assert (root / MUTANT.path).read_text() == SOURCE
     assert (root / MUTANT.path).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("codes", "fate", "ran"),
+    [
+        ((0, 1), Fate.KILLED, ["a b", "a b"]),  # without the mutant, and with it
+        ((0, 0, 0, 1), Fate.KILLED, ["a b", "a b", "c", "c"]),
+        ((0, 0, 0, 0), Fate.SURVIVED, ["a b", "a b", "c", "c"]),
+        ((0, None), Fate.TIMED_OUT, ["a b", "a b"]),
+    ],
+)
+def test_files_of_tests_run_two_by_two_until_one_notices_the_mutant(
+    made: Path, codes: tuple[int | None, ...], fate: Fate, ran: list[str]
+) -> None:
+    process = Answering(made, *codes)
+    copy = MutantCopy(made, process)  # type: ignore[arg-type]
+    found, last = copy.judge(MUTANT, Mutated(source="changed = True\n", was="", now=""), ["a", "b", "c"])
+    assert found is fate
+    assert [" ".join(asked["tests"]) for asked in process.asked] == ran  # type: ignore[arg-type]
+    assert last.seconds == 2.0 * (len(ran) // 2)  # of the mutant alone
+    assert (made / MUTANT.path).read_text() == SOURCE
 
 
 def test_a_run_is_ended_by_the_processor_time_it_uses_and_not_by_what_a_busy_machine_takes() -> None:
