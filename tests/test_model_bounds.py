@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from analytic.core.checks import MOST, listed, whole, whole_numbers
+from analytic.core.execution import FULL_SIZE
 from analytic.models import registry
 from analytic.models.deepseek_ocr.crop_rule import TRANSFORMERS, CropGrid, crop_grid_for, grids_of, parse_pair
 from analytic.models.deepseek_ocr.hf_config import layer_numbers, two_widths
 from analytic.models.deepseek_ocr.hf_reading import shown
+from analytic.models.deepseek_ocr.sam import ImageEncoderViT
+from analytic.models.deepseek_ocr.vision import MlpProjector, VitModel
 from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload
 from analytic.models.spec import ModelSpec, divides
 from analytic.models.unlimited_ocr.text_spec import SlidingTextSpec
@@ -273,3 +276,14 @@ def test_a_sequence_holds_the_image_and_one_token_more(seq_len: int, text: int |
         layout = TokenLayout.of(seq_len, MODES["tiny"])
         assert (layout.image_tokens, layout.bos_tokens, layout.text_tokens) == (73, 1, text)
     assert TokenLayout.of(1, None).text_tokens == 0
+
+
+def test_parts_of_vision_are_those_of_the_shapes_that_they_are_given() -> None:
+    parts = {part.name: part for part in registry.family_of(SPEC).parts}
+    costs = {
+        "sam": ((2, 3, 640, 640), ImageEncoderViT(spec=SAM, views=2, side_px=640, run=FULL_SIZE)),
+        "clip": ((2, 1024, 10, 10), VitModel(spec=SPEC.clip, views=2, side=10, run=FULL_SIZE)),
+        "projector": ((2, 100, 2048), MlpProjector(width_in=2048, width_out=1280, tokens=200, run=FULL_SIZE)),
+    }
+    for name, (shape, layer) in costs.items():
+        assert parts[name].layer(SPEC, shape, FULL_SIZE) == layer

@@ -9,16 +9,7 @@ from analytic.core import attention, ops
 from analytic.core.attention import AttentionShape
 from analytic.core.execution import Attention, Device, Execution
 from analytic.core.op import Op
-from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer
-from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2
-from analytic.models.deepseek_ocr.language_model import Decoder
-from analytic.models.deepseek_ocr.moe import RoutedExperts
-from analytic.models.deepseek_ocr.vision import VitModel
-from analytic.models.spec import ModelSpec
 from tests.samples import BY_HAND
-
-SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
-TEXT = SPEC.text
 
 
 def running(
@@ -207,94 +198,3 @@ def test_operands_are_copied_in_the_dtype_of_the_product(run: Execution, copied:
     op = attention.operand_copies(7, run, tensors=3)
     assert (op.launches, *moved(op)) == (3 if copied else 0, copied, copied, 0, 0)
     assert attention.operand_copies(7, run, tensors=0).launches == 0
-
-
-# --- what layers keep alive
-
-
-def test_the_weighted_sum_keeps_the_rows_of_experts_and_their_sum() -> None:
-    # two tokens are 12 rows of 1280: weighted in float32 beside the rows in bfloat16, and the float32 sum of each token
-    op = RoutedExperts(spec=TEXT, tokens=2, run=running()).tree("experts").ops[3]
-    assert op.live_bytes == 12 * 1280 * (2 + 4) + 2 * 1280 * 4
-    assert op.read_bytes == 12 * (1280 * (2 + 4) + 4) + 2 * 1280 * 4
-    assert op.written_bytes == 12 * 1280 * 4 + 2 * 1280 * (4 + 2)
-    assert (op.launches, op.cuda_core_flops) == (3, 12 * 2 * 1280)
-
-
-def test_the_sum_of_positions_keeps_its_operands() -> None:
-    # two views of 257 positions of 1024 in bfloat16, before and after, and the positions
-    embeddings = dict(VitModel(spec=SPEC.clip, views=2, side=16, run=running()).tree("clip").walk())["clip.embeddings"]
-    assert embeddings.ops[1].live_bytes == (2 * 2 * 257 + 257) * 1024 * 2
-
-
-SEVERAL = DecoderShape(batch=2, new_tokens=3, past_tokens=7)
-
-
-def held(run: Execution, shape: DecoderShape = SEVERAL) -> object:
-    (model,) = (
-        node
-        for path, node in Decoder(spec=TEXT, shape=shape, logits="last", run=run).tree("").walk()
-        if path == "model.language_model"
-    )
-    return model.held_bytes
-
-
-def test_embedded_tokens_angles_and_masks_are_held_across_the_layers() -> None:
-    tokens, angles, pairs = 2 * 3 * 1280 * 2, 3 * 2 * 128 * 2, 3 * 10
-    # SDPA: the idle sliding mask of this release and the causal mask of a continued prefill, a byte a pair each
-    assert held(running()) == tokens + angles + pairs * 2
-    alone = replace(SEVERAL, past_tokens=0)
-    assert held(running(), alone) == tokens + angles + 9
-    # transformers' own attention has both masks as bfloat16, for each sequence
-    assert held(running("meta", "eager")) == tokens + angles + pairs * 2 * 2 * 2
-
-
-def test_weights_of_transformers_own_attention_live_until_their_layer_ends() -> None:
-    mlps = {
-        way: dict(
-            DeepseekV2DecoderLayer(spec=TEXT, shape=SEVERAL, sparse=False, run=running("meta", way)).tree("layer").walk()
-        )["layer.mlp"]
-        for way in ("eager", "sdpa")
-    }
-    assert int(mlps["eager"].held_bytes) - int(mlps["sdpa"].held_bytes) == 2 * 10 * 3 * 10 * 2  # 10 heads, bfloat16
-
-
-def cached(shape: DecoderShape, run: Execution) -> list[Op]:
-    """What stores keys and values, and copies of operands and masks: the movements of an attention."""
-    tree = LlamaFlashAttention2(spec=TEXT, shape=shape, run=run).tree("attention")
-    return [op for op in tree.ops if not op.cuda_core_flops and not op.executed_flops]
-
-
-def test_keys_and_values_are_joined_to_a_cache_that_grows_and_copied_into_a_static_one() -> None:
-    position = 2 * 2 * 1280 * 2  # K and V of two sequences in bfloat16
-    join = cached(SEVERAL, running())[0]
-    assert (join.launches, join.read_bytes, join.written_bytes) == (2, 10 * position, 10 * position)
-    # arange of three positions, + length, an increment of the length, and two copies by these positions
-    static = cached(replace(SEVERAL, capacity=16), running("cpu"))[0]
-    assert static.launches == 5
-    assert static.read_bytes == 3 * position + 3 * (3 * 8) + 2 * 8
-    assert static.written_bytes == 3 * position + 2 * (3 * 8) + 8
-
-
-@pytest.mark.parametrize(("batch", "new", "launches"), [(2, 3, 1), (1, 3, 0), (2, 1, 0)])
-def test_rotated_queries_of_several_sequences_are_copied(batch: int, new: int, launches: int) -> None:
-    copy = cached(DecoderShape(batch=batch, new_tokens=new, past_tokens=7), running("meta", "eager"))[-1]
-    copied = batch * new * 1280 * 2 * launches
-    assert (copy.launches, copy.read_bytes, copy.written_bytes) == (launches, copied, copied)
-
-
-def test_the_cache_of_an_attention_is_keys_and_values_of_every_position() -> None:
-    tree = LlamaFlashAttention2(spec=TEXT, shape=SEVERAL, run=running()).tree("attention")
-    position = 2 * 2 * 1280 * 2
-    assert tree.kv_bytes == 10 * position
-    # the floor: tokens in and out, four projections, and the cache once
-    assert tree.fused_bytes == 2 * (2 * 3 * 1280 * 2) + 4 * 1280 * 1280 * 2 + 10 * position
-
-
-def test_decomposed_attention_makes_its_mask_in_every_layer() -> None:
-    run = running()
-    own, given = (cached(replace(SEVERAL, past_tokens=past), run)[1] for past in (0, 7))
-    # ones and the lower triangle as bytes, two scalars, a selection of float32
-    assert (own.launches, own.read_bytes, own.written_bytes) == (5, 9 * 2 + 2 * 4, 9 * (1 + 1 + 4) + 2 * 4)
-    # the boolean mask that is given: two scalars and a selection of bfloat16, for each sequence
-    assert (given.launches, given.read_bytes, given.written_bytes) == (3, 30 + 2 * 2, 2 * 30 * 2 + 2 * 2)
