@@ -299,7 +299,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests under coverage.py, list what they do not reach, write it to docs/proof.md; takes half an hour."""
-    install(session, "[tests,proof]")
+    install(session, "[tests]")
     run_module(session, "fixtures.proof.covered", *session.posargs)
 
 

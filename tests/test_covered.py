@@ -92,7 +92,6 @@ if sys.argv[1:] == ["fork"]:
 
 
 def test_lines_that_run_in_a_process_of_a_test_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("coverage")
     (tmp_path / "analytic").mkdir()
     (tmp_path / "fixtures").mkdir()
     (tmp_path / "analytic" / "small.py").write_text(SMALL)
@@ -112,7 +111,6 @@ def test_lines_that_run_in_a_process_of_a_test_count(tmp_path: Path, monkeypatch
 
 
 def test_without_data_nothing_can_be_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("coverage")
     assert covered.main(["--again", "--output-dir", str(tmp_path)]) == 2
     assert "without data of a run, accepted: one that has some" in capsys.readouterr().err
 
@@ -121,7 +119,6 @@ def test_without_data_nothing_can_be_reported(tmp_path: Path, capsys: pytest.Cap
 def test_a_session_ends_with_one_for_a_test_that_fails_and_for_what_is_missed(
     code: int, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("coverage")
     report = json.loads(json.dumps(REPORT))
     if not code:
         report["files"]["analytic/core/made.py"] = file(60, 59, 20, 17)

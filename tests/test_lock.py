@@ -24,7 +24,7 @@ PINNED = "# made\ntorch==2.13.0 ; sys_platform == 'linux'  # via x\nruff-x==1.5\
 def test_every_requirement_of_every_extra_has_a_pin_that_satisfies_it(python: str) -> None:
     versions = pinned(read_pins(ROOT / "constraints.txt"), on_linux(python))
     wanted = read_wanted(ROOT / "pyproject.toml")
-    assert {one.extra for one in wanted} == {"", "gpu", "fleet", "tests", "lint", "docs", "pages", "proof", "types"}
+    assert {one.extra for one in wanted} == {"", "gpu", "fleet", "tests", "lint", "docs", "pages", "types"}
     unsatisfied = [
         str(one) for one in wanted if one.name not in versions or not one.requirement.specifier.contains(versions[one.name])
     ]
