@@ -155,16 +155,21 @@ def stoppable() -> Iterator[None]:
 
 
 def _later(number: int, handling: list[bool], sent_again: list[bool]) -> None:
-    """Send this process a signal again in a moment, and note it in `sent_again`, if it is `handling` signals then."""
+    """Send this process a signal again once the import has ended, and note it in `sent_again`; nothing if not `handling`.
+
+    Not before that: a second signal of somebody else, at the same moment, would be taken for the same.
+    """
+    main = threading.main_thread().ident
 
     def send() -> None:
-        if handling:
-            sent_again.append(True)
-            os.kill(os.getpid(), number)
+        while handling:
+            time.sleep(RETRY_S)
+            if handling and not runs_an_import(sys._current_frames().get(main or 0)):
+                sent_again.append(True)
+                os.kill(os.getpid(), number)
+                return
 
-    timer = threading.Timer(RETRY_S, send)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=send, daemon=True).start()
 
 
 @contextmanager
