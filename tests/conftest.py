@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from analytic.core.execution import Execution
 from analytic.io import ending, shell
@@ -21,6 +22,8 @@ from tests import command_parsers, fresh_process
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core a worker: threads of one would spin on the core of another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+settings.register_profile("any machine, however busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine, however busy")
 FILTERS: Final = (
     "error",
     "ignore::DeprecationWarning:transformers.*",
