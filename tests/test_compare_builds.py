@@ -18,6 +18,7 @@ from fixtures.ab_testing.conversation import WorkerError
 from fixtures.ab_testing.pairs import Pair
 from fixtures.ab_testing.pairwise import PairwiseVerdict
 from fixtures.ab_testing.worker_process import HERE, Amount, Build
+from fixtures.config.job import STAGES
 from fixtures.validation.counted_call import Work
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +61,9 @@ def ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Non
     def setting(*phases: float | Exception | type[BaseException]) -> None:
         left = iter(phases)
 
-        def until_enough(base: Any, head: Any, stages: Sequence[str], *, seen: Any) -> Iterator[dict[str, list[Pair]]]:
+        def until_enough(
+            base: Any, head: Any, stages: Sequence[str], *, seen: Any, **_: Any
+        ) -> Iterator[dict[str, list[Pair]]]:
             ratio = next(left)
             pair = Pair(base_s=(1.0,), head_s=(math.exp(ratio if isinstance(ratio, float) else 0.0),), dropped=1)
             found = {stage: [pair] * (8 if isinstance(ratio, float) else 3) for stage in stages}
@@ -85,7 +88,7 @@ def test_nothing_slower_passes(ratios: Callable[..., None], capsys: pytest.Captu
     printed = capsys.readouterr()
     assert printed.out.startswith("Nothing is slower.\nbase main, head ")
     assert "decode[1024]" in printed.out
-    assert "pair 8: decode[1024] +0.1% ± 0.0%" in printed.err
+    assert "pair 8 of about 8: decode[1024] +0.1% ± 0.0% of 1,000.000 ms a token; 0 s taken, enough" in printed.err
 
 
 def test_slower_is_confirmed_and_explained(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +114,33 @@ def test_an_interruption_prints_what_was_learnt(ratios: Callable[..., None], cap
     assert main(ONE) == 130
     out = capsys.readouterr().out
     assert out.startswith("INCOMPLETE: interrupted (Ctrl-C); the pairs so far judge nothing")
-    assert "decode[1024]" in out
+    assert "decode[1024] +0.0% (95%: +0.0% to +0.0%; 3 pairs)" in out
+
+
+def test_an_interrupted_comparison_of_a_commit_goes_on_with_its_pairs(
+    ratios: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare_builds, "is_dirty", lambda: False)
+    ratios(KeyboardInterrupt)
+    assert main(ONE) == 130
+    assert "add pairs to these with `nox -s compare -- main --stage 'decode[1024]' --continue`" in capsys.readouterr().err
+    begun: list[int] = []
+
+    def until_enough(*_: Any, before: Any, **__: Any) -> Iterator[dict[str, list[Pair]]]:
+        begun.append(len(before["decode[1024]"]))
+        yield {"decode[1024]": [*before["decode[1024]"], *before["decode[1024]"]]}
+
+    monkeypatch.setattr(compare_builds, "until_enough", until_enough)
+    assert main([*ONE, "--continue"]) == 0
+    assert begun == [3]
+    assert capsys.readouterr().out.startswith("Nothing is slower.")
+    assert main([*ONE, "--continue"]) == 2
+    assert "has its verdict; compare again without --continue" in capsys.readouterr().err
+    assert main(["main", "--stage", "prefill", "--preset", "tiny", "--batch-size", "2", "--continue"]) == 2
+    assert "--continue: got no comparison of head" in capsys.readouterr().err
+    monkeypatch.setattr(compare_builds, "is_dirty", lambda: True)
+    assert main([*ONE, "--continue"]) == 2
+    assert "--continue: got uncommitted changes" in capsys.readouterr().err
 
 
 def test_a_worker_that_dies_is_no_verdict(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +154,8 @@ def test_a_worker_that_dies_is_no_verdict(ratios: Callable[..., None], capsys: p
     [
         (["no-such-ref"], "BASE_REF: got 'no-such-ref', accepted: a commit, branch or tag"),
         (["main", "--threshold", "0"], "--threshold: got 0.0, accepted: percent above 0"),
+        (["main", "--minutes", "0"], "--minutes: got 0, accepted: minutes above 0"),
+        (["main", "--stage", "encode"], "stage: got 'encode'"),
         (["main", "--device", "meta"], "--device: got 'meta', accepted: cpu, cuda"),
         (["main", "--preset", "huge"], "--preset: got 'huge'"),
         (["main", "--attention", "flash"], "--attention: got 'flash', accepted: sdpa, eager"),
@@ -139,7 +170,9 @@ def test_what_can_not_be_compared_is_said(arguments: list[str], message: str, ca
 def test_the_command_line_becomes_a_job() -> None:
     found = parsed(["main", "--threshold", "2.5", "--stage", "prefill[64]", "--stage", "prefill[64]"])
     assert (found.ref, found.threshold, found.job.stages) == ("main", 0.025, ("prefill[64]",))
-    assert parsed(["main"]).job.stages == compare_builds.STAGES
+    assert parsed(["main"]).job.stages == STAGES
+    assert parsed(["main", "--stage", "decode", "--stage", "decode[1024]"]).job.stages == ("decode[1024]",)
+    assert (parsed(["main"]).limit_s, parsed(["main", "--minutes", "2"]).limit_s) == (None, 120.0)
 
 
 @pytest.fixture
@@ -249,13 +282,22 @@ def test_an_environment_of_its_own_has_the_pins_of_its_commit_and_can_say_which_
     assert ran[-1][-3:] == ("--constraint", f"{tmp_path}/constraints.txt", f"{tmp_path}[gpu]")
 
 
+def test_one_pair_has_no_interval_and_says_so() -> None:
+    one = compare_builds.Compared(
+        stage="decode[16]", pairs=(Pair(base_s=(1.0,), head_s=(1.1,), dropped=0),), verdict=PairwiseVerdict.INCONCLUSIVE
+    )
+    columns, row = compare_builds.table_rows({"decode[16]": one})
+    shown = dict(zip(columns, row, strict=True))
+    assert (shown["base ms"], shown["per"], shown["95% interval"]) == ("1,000.000", "token", "takes 2 pairs")
+
+
 def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ratios(-0.1)
     assert main(["main"]) == 0
     out = capsys.readouterr().out
-    for stage in compare_builds.STAGES:
+    for stage in STAGES:
         assert stage in out
-    assert out.count(f"  {PairwiseVerdict.FASTER}") == len(compare_builds.STAGES)
+    assert out.count(f"  {PairwiseVerdict.FASTER}") == len(STAGES)
     assert out.startswith("Nothing is slower; faster: vision[tiny] -9.5%, ")
 
 
@@ -268,4 +310,5 @@ def test_a_slowdown_of_compiled_graphs_is_explained_as_far_as_they_say() -> None
         amounts=(unsaid[0], unsaid[1]),
     )
     said = "\n".join(compare_builds.explanation(slower))
-    assert "operators launched unknown -> unknown; peak activations unknown -> unknown bytes" in said
+    assert said.splitlines()[0].endswith("from lower efficiency (time per FLOP)")
+    assert "unknown" not in said

@@ -11,6 +11,7 @@ from fixtures.ab_testing.conversation import WorkerError
 from fixtures.ab_testing.pairs import (
     ROUNDS,
     Pair,
+    PairWatch,
     Side,
     mean_wall_ratio,
     median_time_s,
@@ -42,6 +43,9 @@ class Stand:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        pass
+
+    def finish(self) -> None:
         pass
 
     def greeting(self) -> dict[str, Any]:
@@ -80,13 +84,46 @@ def test_throttled_rounds_are_dropped_on_both_sides_and_counted() -> None:
 
 def test_pairs_go_on_until_there_are_enough_and_alternate_who_starts() -> None:
     seen: list[int] = []
-    *_, found = until_enough(BASE, BASE, ["decode[16]"], seen=lambda number, _: seen.append(number))
+    *_, found = until_enough(BASE, BASE, ["decode[16]"], threshold=0.05, seen=lambda number, _: seen.append(number))
     # processes are numbered on, so ratios differ from pair to pair and 48 are needed
     assert len(found["decode[16]"]) == len(pairs_of(found["decode[16]"]).log_ratios) == seen[-1]
     assert seen == list(range(1, len(seen) + 1))
     first = found["decode[16]"][0]
     assert median_time_s([first], "head") == pytest.approx(2.0)
     assert found["decode[16]"][1].head_s[0] == 3.0
+
+
+def test_pairs_go_on_from_earlier_ones_and_end_when_the_watch_says_so() -> None:
+    class TwoMore(PairWatch):
+        def may_begin(self) -> bool:
+            return len(seen) < 2
+
+    seen: list[int] = []
+    earlier = [Pair(base_s=(1.0,), head_s=(1.1,), dropped=0)] * 3
+    *_, found = until_enough(
+        BASE,
+        BASE,
+        ["decode[16]"],
+        threshold=0.05,
+        seen=lambda number, _: seen.append(number),
+        before={"decode[16]": earlier},
+        watch=TwoMore(),
+    )
+    assert seen == [4, 5]
+    assert len(found["decode[16]"]) == 5
+    assert found["decode[16]"][:3] == earlier
+
+
+def test_a_pair_says_what_it_is_doing() -> None:
+    said: list[str] = []
+    run_pair(BASE, BASE, ["decode[16]"], head_first=True, note=said.append)
+    assert said[:4] == [
+        "starting two processes",
+        "importing, building and warming up head",
+        "importing, building and warming up base",
+        f"decode[16], round 1 of {ROUNDS}",
+    ]
+    assert said[-1] == "ending two processes"
 
 
 def test_a_ratio_may_contradict_the_medians_of_all_rounds() -> None:

@@ -35,11 +35,32 @@ def test_mean_error_and_interval_by_hand() -> None:
 
 
 def test_pairs_are_enough_when_steady_or_many() -> None:
-    assert not pairs(*[0.0] * (FEWEST_PAIRS - 1)).enough
-    assert pairs(*[0.0] * FEWEST_PAIRS).enough
-    noisy = [0.1, -0.1] * (MOST_PAIRS // 2)
-    assert not pairs(*noisy[:-1]).enough
-    assert pairs(*noisy).enough
+    assert not pairs(*[0.0] * (FEWEST_PAIRS - 1)).enough(0.05)
+    assert pairs(*[0.0] * FEWEST_PAIRS).enough(0.05)
+    noisy = [0.2, -0.2] * (MOST_PAIRS // 2)
+    assert not pairs(*noisy[:-1]).enough(0.05)
+    assert pairs(*noisy).enough(0.05)
+
+
+@pytest.mark.parametrize(
+    ("samples", "decided"),
+    [
+        # standard error 0.025/sqrt(7) = 0.94% is above 0.85%, and t of 7 degrees at 99.5% is 3.499: an interval of ±3.3%
+        ([0.025, -0.025] * 4, True),
+        ([0.10 + 0.025, 0.10 - 0.025] * 4, True),  # 6.7% to 13.3%: above the line of 2.4%
+        ([-0.10 + 0.025, -0.10 - 0.025] * 4, True),
+        ([0.02 + 0.025, 0.02 - 0.025] * 4, False),  # to 5.3%: a slowdown of 5% is not excluded
+        ([-0.02 + 0.025, -0.02 - 0.025] * 4, False),
+        ([0.05 + 0.025, 0.05 - 0.025] * 4, False),  # from 1.7%: not surely above the line
+        ([0.05, -0.05] * 4, False),  # ±6.6%
+    ],
+)
+def test_clear_pairs_are_decided_before_their_error_is_small(samples: list[float], decided: bool) -> None:
+    found = pairs(*samples)
+    assert found.decided(0.05) is found.enough(0.05) is decided
+    wanted = PairwiseVerdict.SAME if abs(found.mean) < 0.01 else None
+    wanted = PairwiseVerdict.SLOWER if found.mean > 0.05 else PairwiseVerdict.FASTER if found.mean < -0.05 else wanted
+    assert found.verdict(0.05) is (wanted if decided else PairwiseVerdict.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +137,9 @@ def test_a_live_comparison_tries_slower_again_on_fresh_pairs(monkeypatch: pytest
     said: list[str] = []
     phases = iter([[FIVE] * 8, [0.0] * 8])
 
-    def until_enough(base: object, head: object, stages: list[str], *, seen: Callable) -> Iterator[dict[str, list[Pair]]]:
+    def until_enough(
+        base: object, head: object, stages: list[str], *, seen: Callable, threshold: float
+    ) -> Iterator[dict[str, list[Pair]]]:
         found = {gate_study.STAGE: [Pair(base_s=(1.0,), head_s=(math.exp(x),), dropped=0) for x in next(phases)]}
         seen(8, found)
         yield found

@@ -131,7 +131,7 @@ def test_a_slower_server_is_named_and_both_get_the_same_pages_in_turns(
     code, said, kept = run(slow, *FEW, "--against", fast.url)
     assert code == 1, said
     assert f"SLOWER than {fast.url}: TTFT of 64x64px-c1, time per token of 64x64px-c1" in said
-    assert "again, pair 8: ttft +" in said
+    assert "again, pair 6: ttft +" in said
     verdicts = {row["time"]: row for row in kept["against"]["verdicts"]}
     assert {name: row["verdict"] for name, row in verdicts.items()} == dict.fromkeys(("ttft", "token", "page"), "SLOWER")
     pairs = len(verdicts["ttft"]["log_ratios"]) + len(verdicts["ttft"]["fresh_log_ratios"])
