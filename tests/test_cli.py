@@ -215,3 +215,25 @@ def test_a_page_is_cut_as_its_engine_cuts_it_and_the_output_says_so(capsys: pyte
     answer = json.loads(capsys.readouterr().out)
     assert answer["crop_rule"] == {"served_by": "vllm", "max_tiles": 6}
     assert (answer["pages"][0]["page"], answer["pages"][0]["image_tokens"]) == ("slide-16x9-vllm", 483)
+
+
+def test_cost_on_a_device_has_the_floor_of_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("cost", "--image-size", "1654x2339", "--on", "h200", "--decode-steps", "3")
+    found = answer(capsys, *given)
+    assert found["workload"]["seq_len"] == 903 + 1 + 16
+    floor, vision = found["floor"], found["stages"]["vision"]
+    # vision is bound by its products, a token by what it reads; 989.4 TFLOP/s in bfloat16 and 4.8 TB/s
+    assert floor["stages_s"]["vision"] == pytest.approx(vision["executed_flops"] / 989.4e12, rel=1e-4)
+    steps_s = [step["fused_bytes"] / 4.8e12 for step in found["stages"]["decode"]["steps"]]
+    assert floor["stages_s"]["decode"] == pytest.approx(sum(steps_s) / 3)
+    assert floor["all_s"] == pytest.approx(floor["stages_s"]["vision"] + floor["stages_s"]["prefill"] + sum(steps_s))
+    assert main([*given]) == 0
+    printed = capsys.readouterr().out
+    assert "floor on h200 (989.4 TFLOP/s, 4,800 GB/s), a lower bound on time: vision 3.506 ms, prefill 1.191 ms" in printed
+    assert "all stages and 3 decoded tokens: at least" in printed
+    assert "floor" not in answer(capsys, *given[:3])
+
+
+def test_cost_on_a_device_without_the_peak_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--no-image", "--on", "h900"]) == 2
+    assert "on: got 'h900', accepted: " in capsys.readouterr().err

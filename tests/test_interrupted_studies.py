@@ -25,7 +25,6 @@ from fixtures.baseline import command as baselines
 from fixtures.baseline import refresh
 from fixtures.config.job import Job
 from fixtures.drift import __main__ as drift
-from fixtures.drift.overlay import Overlay
 from fixtures.evidence.card import Card
 from fixtures.evidence.section import Standing
 from fixtures.microbench import device_rates
@@ -312,6 +311,6 @@ def test_times_of_a_drift_that_ended_early_are_missing(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("fixtures.ab_testing.compare_builds.compare", interrupted)
     early = EarlyEnd()
-    assert drift.timed(JOB, Overlay(python=Path(sys.executable)), early) == {}
+    assert drift.timed(JOB, Path(sys.executable), Path(sys.executable), early) == {}
     assert early.incomplete == Incomplete(reason="interrupted (Ctrl-C)", missing=("time of decode[16]",))
     assert early.exit_code("drift", otherwise=0, go_on="run again") == 130

@@ -201,6 +201,7 @@ def test_a_run_without_times_has_a_page_that_says_so(record: dict[str, Any]) -> 
     assert "roofline" in keys
     assert verdict_words(run) == (
         "Passed: 4 of 4 points agree with the closed form.",
+        "Nothing was timed: add --device cpu or cuda for times.",
         "Nothing was compared with a baseline.",
     )
 

@@ -172,7 +172,7 @@ def test_a_url_on_another_machine_is_said_before_anything_is_sent(
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
     monkeypatch.setattr(Endpoint, "connection", lambda self, timeout_s: Refusing(self.host, self.port, timeout=timeout_s))
-    assert serve.main(["--url", "http://192.0.2.1:8000/v1"], {}) == 1
+    assert serve.main(["--url", "http://192.0.2.1:8000/v1"], {}) == 2
     assert said == ["serve: pages are sent to http://192.0.2.1:8000/v1, which is not this machine\n"]
 
 

@@ -65,10 +65,10 @@ def test_the_parts_of_a_page_are_its_floors_and_what_comes_on_top() -> None:
 @pytest.mark.parametrize(
     ("changes", "standing", "told"),
     [
-        ({}, Standing.PASSED, "Image tokens are exact in 10 requests, and no time is under the floor."),
-        ({"device": None}, Standing.PASSED, "no floor was held, since no device was named."),
+        ({}, Standing.MEASURED, "no baseline says whether that is slow."),
+        ({"device": None}, Standing.MEASURED, "no floor was held, since no device was named: add --on DEVICE."),
         ({"problems": ["a", "b"]}, Standing.FAILED, "FAILED: 2 problems in 10 requests."),
-        ({"incomplete": {"reason": "stop", "missing": ["x"]}}, Standing.INCOMPLETE, "Image tokens are exact"),
+        ({"incomplete": {"reason": "stop", "missing": ["x"]}}, Standing.INCOMPLETE, "First tokens take"),
     ],
 )
 def test_the_verdict_says_what_was_held(changes: dict[str, Any], standing: Standing, told: str) -> None:
@@ -83,7 +83,7 @@ def test_a_run_keeps_its_page_and_a_card_and_no_key(started: Callable[..., Stub]
     assert code == 0, said
     folder = tmp_path / "latest-serve"
     card = Card.read(folder)
-    assert (card.kind, card.standing, card.model) == ("serve", Standing.PASSED, "deepseek-ocr-v1-base")
+    assert (card.kind, card.standing, card.model) == ("serve", Standing.MEASURED, "deepseek-ocr-v1-base")
     assert card.ways == ("closed loop", "pages cut as transformers does, at most 9 tiles")
     texts = [path.read_text() for path in folder.iterdir()]
     assert len(texts) == 4

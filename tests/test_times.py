@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from analytic.core.execution import Execution
+from analytic.io import stored
 from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix
-from analytic.planning.recorded_times import RecordedTimes, recorded_times
+from analytic.planning.recorded_times import RecordedTimes, recorded_choices, recorded_times
 from analytic.planning.throughput import service
 from analytic.planning.times import floor_times, predicted_times
 from analytic.prediction import hardware
@@ -115,6 +116,9 @@ def test_a_file_that_is_no_record_is_refused(changed: Callable[..., Path], tmp_p
         read(changed(lambda record: record.update(schema_version="99.0")), mix)
     with pytest.raises(ValueError, match="which has no times, accepted: a record of a run with --device cpu or cuda"):
         read(changed(lambda record: record.update(timed=None)), mix)
+    on_meta = changed(lambda record: record.update(timed=None, execution=record["execution"] | {"device": "meta"}))
+    with pytest.raises(ValueError, match="a run on meta that counted and timed nothing, accepted: the record of a run"):
+        recorded_choices(on_meta)
     (tmp_path / "record.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"record: .*record\.json: not valid JSON"):
         read(tmp_path, mix)
@@ -154,3 +158,21 @@ def test_a_device_without_a_unit_for_the_dtype_has_no_floor() -> None:
     with pytest.raises(ValueError, match="dtype: got bfloat16, which t4 has no unit for, accepted: float16, float32"):
         floor_times(TINY, replace(RUN, dtype="bfloat16"), hardware.device("t4"))
     assert "a lower bound" in floor_times(TINY, RUN, hardware.device("t4")).description
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("baselines/nvidia-h200/qualify.json", "qualify"),
+        ("baselines/nvidia-h200/rates.json", "rates"),
+        ("baselines/cuda/deepseek-ocr-v1-base.json", "baseline"),
+        ("tests/data/examples/noise.json", "noise"),
+    ],
+)
+def test_another_document_of_the_project_is_named_by_its_kind(file: str, kind: str) -> None:
+    path = stored.ROOT / file
+    message = (
+        f"record: got {path}, a file of kind {kind}, accepted: the record of a run that was timed on a device, such as"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        recorded_choices(path)

@@ -23,6 +23,7 @@ PRESET: Final = "deepseek-ocr-v1-base"
 DTYPE: Final = "bfloat16"
 ATTENTION: Final = "sdpa"
 EXPERT: Final = "grouped_mm"
+PROMPT_TOKENS: Final = 16
 KERNELS_WORD: Final = "--kernels DEVICE, whose operators are counted"
 ON_WORD: Final = "--on NAME, the device that is planned for"
 

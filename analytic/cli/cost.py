@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analytic.cli.arguments import (
+    PROMPT_TOKENS,
     add_execution,
     add_kernels,
     add_model,
@@ -23,14 +25,20 @@ from analytic.core.cost import Cost, CostNode, mean_of
 from analytic.io.argument_types import integer
 from analytic.models.deepseek_ocr.workload import TokenLayout
 from analytic.models.registry import load_spec, model_of
+from analytic.prediction import hardware
+from analytic.prediction.hardware import DevicePeaks
+from analytic.prediction.roofline import Ceilings, floor_s
 
 
 def add_cost(subparsers: Any) -> None:
     """Declare the command."""
     command = subparsers.add_parser("cost", help="FLOPs, bytes and memory of vision, prefill and decode at one point")
     add_page(command, required=True)
-    positions = "decoder positions, including the image"
-    command.add_argument("--seq-len", type=integer, required=True, metavar="S", help=positions)
+    positions = f"decoder positions, including the image (default: image, BOS and a prompt of {PROMPT_TOKENS} tokens)"
+    command.add_argument("--seq-len", type=integer, metavar="S", help=positions)
+    command.add_argument(
+        "--on", metavar="NAME", help="also the floor: least time by the datasheet of a device, such as h200"
+    )
     command.add_argument("--logits", choices=("last", "all"), default="last", help="logits of prefill (default: last)")
     command.add_argument("--by-module", action="store_true", help="also list every module, identical layers in one row")
     command.add_argument("--json", action="store_true", help="JSON in base units; decode as the mean token and each step")
@@ -45,15 +53,18 @@ def cost_command(args: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
     spec, run = load_spec(args.preset), execution(args)
     page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
-    layout = TokenLayout.of(args.seq_len, page)
+    seq_len = 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if args.seq_len is None else args.seq_len
+    layout = TokenLayout.of(seq_len, page)
+    datasheet = None if args.on is None else hardware.device(args.on, field="on")
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
-    spec.require_window("seq_len", args.seq_len, decoded=args.decode_steps)
+    spec.require_window("seq_len", seq_len, decoded=args.decode_steps)
     model = model_of(spec, run=run, logits=args.logits)
     stages: dict[str, dict[str, Any]] = {}
     trees: dict[str, CostNode] = {}
+    costs: dict[str, Cost] = {}
     steps, listed = [], []
-    for call in model.walk(page, seq_len=args.seq_len, batch_size=args.batch_size, decode_steps=args.decode_steps):
+    for call in model.walk(page, seq_len=seq_len, batch_size=args.batch_size, decode_steps=args.decode_steps):
         cost = model.forward_cost()
         if call.stage not in trees:
             trees[call.stage] = model.tree()
@@ -61,13 +72,13 @@ def cost_command(args: argparse.Namespace) -> str:
             steps.append(cost)
             listed.append({"step": len(steps), "context_len": call.context_len, **_stage(cost)})
         else:
-            stages[call.stage] = _stage(cost)
+            stages[call.stage], costs[call.stage] = _stage(cost), cost
     stages["decode"] = {**_stage(mean_of(steps)), "steps": listed}
     answer: dict[str, Any] = {
         "model": {"model_id": spec.model_id, "model_variant": spec.model_variant},
         "execution": run.choices(),
         "workload": {
-            "seq_len": args.seq_len,
+            "seq_len": seq_len,
             "batch_size": args.batch_size,
             "decode_steps": args.decode_steps,
             "logits": args.logits,
@@ -81,10 +92,31 @@ def cost_command(args: argparse.Namespace) -> str:
         },
         "stages": stages,
     }
+    if datasheet is not None:
+        answer["floor"] = _floor(datasheet, run.dtype, costs, steps)
     if args.by_module:
         for name, tree in trees.items():
             stages[name]["modules"] = _modules(tree)
     return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer), pages=page is not None)
+
+
+def _floor(device: DevicePeaks, dtype: str, costs: Mapping[str, Cost], steps: Sequence[Cost]) -> dict[str, Any]:
+    """Roofline lower bound on the time of each stage and of all of them, in seconds, by the datasheet of `device`."""
+    peak = device.flops_per_s(dtype)
+    if peak is None:
+        raise ValueError(
+            f"dtype: got {dtype}, of which the datasheet of {device.name} has no dense peak, accepted: another"
+        )
+    ceilings = Ceilings(flops_per_s=peak, bytes_per_s=device.bandwidth_bytes_per_s)
+    floors = {name: floor_s(cost, ceilings) or 0.0 for name, cost in costs.items()}
+    decoded = [floor_s(cost, ceilings) or 0.0 for cost in steps]
+    return {
+        "device": device.name,
+        "flops_per_s": peak,
+        "bytes_per_s": device.bandwidth_bytes_per_s,
+        "stages_s": {**floors, "decode": sum(decoded) / len(decoded)},
+        "all_s": sum(floors.values()) + sum(decoded),
+    }
 
 
 def _stage(cost: Cost) -> dict[str, Any]:
@@ -151,6 +183,8 @@ def _cost_text(answer: dict[str, Any]) -> str:
             ]
         )
     lines.append(joined(rows))
+    if "floor" in answer:
+        lines += _floor_lines(answer["floor"], workload)
     for name, stage in answer["stages"].items():
         if "modules" in stage:
             heading = ["module", "x", "launches", "FLOP", "bytes", "weight bytes"]
@@ -161,3 +195,14 @@ def _cost_text(answer: dict[str, Any]) -> str:
             ]
             lines += ["", f"{name} by module", joined([heading, *body])]
     return "\n".join(lines)
+
+
+def _floor_lines(floor: Mapping[str, Any], workload: Mapping[str, Any]) -> list[str]:
+    """The floor in two sentences."""
+    stages = [f"{name} {seconds * 1e3:,.3f} ms" for name, seconds in floor["stages_s"].items()]
+    rates = f"{floor['flops_per_s'] / 1e12:,.1f} TFLOP/s, {floor['bytes_per_s'] / 1e9:,.0f} GB/s"
+    return [
+        f"floor on {floor['device']} ({rates}), a lower bound on time: {', '.join(stages)} a token",
+        f"all stages and {workload['decode_steps']} decoded tokens: at least {floor['all_s'] * 1e3:,.3f} ms, batch "
+        f"{workload['batch_size']}; --decode-steps changes the tokens",
+    ]

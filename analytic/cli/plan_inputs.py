@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, selected_page, selected_rule
+from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, PROMPT_TOKENS, selected_page, selected_rule
 from analytic.cli.pages import FoundPages, found_pages
 from analytic.cli.predict import stored_rates
 from analytic.core.checks import whole
@@ -32,7 +32,6 @@ from analytic.prediction.hardware import DevicePeaks
 from analytic.prediction.rates import Rates
 
 SEQ_LEN: Final = 1024
-PROMPT_TOKENS: Final = 16
 LEAST_GB: Final = 1e-9
 MOST_GB: Final = 1e9
 """Accepted memory sizes in GB: from one byte to more than any machine has."""

@@ -47,6 +47,18 @@ class Applied(NamedTuple):
     resolver: Any
 
 
+def kind_of(loaded: object) -> str | None:
+    """The kind of document whose properties `loaded` has, such as `baseline`; None if it is none of the stored ones."""
+    if not isinstance(loaded, Mapping):
+        return None
+    for path in sorted(SCHEMAS.glob("*.schema.json")):
+        schema = _contents(path.name)
+        required, known = schema.get("required", ()), schema.get("properties", {})
+        if required and set(required) <= set(loaded) <= set(known):
+            return path.name.partition(".")[0]
+    return None
+
+
 @cache
 def versions(name: str) -> Mapping[str, str]:
     """The schema of every version of a kind of document, by the version that it declares, oldest first."""

@@ -60,7 +60,7 @@ def _rows(found: Plan) -> list[list[str]]:
     """The table, below headings of two lines."""
     price = found.asked.price_per_hour
     above = ["", "", "", "pages", "in", "vision", "prefill", "decode", "pages", "tokens", "hours"]
-    heading = ["page", "share", "length", "fit", "flight", "ms", "ms", "ms", "per s", "per s", "per M"]
+    heading = ["page", "share", "length", "fit", "flight", "ms/page", "ms/page", "ms/page", "per s", "per s", "per M"]
     cost = 0 if price is None else 1
     rows = [above + ["cost"] * cost, heading + ["per M"] * cost]
     for shape in found.pages:
@@ -111,6 +111,10 @@ def _sentences(found: Plan) -> list[str]:
         sentences += _nearly(found, chosen)
     sentences += _loops(found, chosen)
     sentences += _all_devices(found, chosen)
+    sentences.append(
+        f"ms/page: time of the device per page; a decode step is shared by the {chosen.pages_in_flight:,} in flight, "
+        f"and takes {_seconds(chosen.step_s)}"
+    )
     return [*sentences, f"assumed: {'; '.join(found.assumed)}"]
 
 

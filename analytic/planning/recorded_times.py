@@ -13,20 +13,26 @@ from typing import Any, Final
 
 from analytic.core.execution import Execution
 from analytic.io import shell
+from analytic.io.json_text import parsed, read_text
 from analytic.io.run_record import RECORD, RecordError
+from analytic.io.schemas import kind_of
 from analytic.models.deepseek_ocr.workload import BASE_PX, ViewGroup, VisionWorkload
 from analytic.models.spec import ModelSpec
 from analytic.planning.mix import Mix, PageShare
 from analytic.planning.times import Source, require_device
 
 _KERNELS: Final = ("dtype", "attention", "experts")
+_MADE: Final = (
+    f"the record of a run that was timed on a device, such as one of "
+    f"`{shell.pytest('benchmarks', '--device', 'cuda', '--crop-grid', '2x3', '--seq-len', '1024')}`"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedChoices:
     """What a record says of its run, so that a plan need not repeat it; `timed` holds the stages with a time.
 
-    choices       preset, dtype, attention and experts by name; empty if the run had no times
+    choices       preset, dtype, attention and experts by name
     memory_bytes  of its device; None if the record does not say
     """
 
@@ -42,13 +48,16 @@ class RecordedChoices:
 
 
 def recorded_choices(path: Path) -> RecordedChoices:
-    """What the record in `path`, or of the run in that folder, says of its run. Raises ValueError if it is none."""
+    """What the record in `path`, or of the run in that folder, says of its run. Raises ValueError without times."""
     file = path / "record.json" if path.is_dir() else path
     loaded = _checked(file)
     timed, device = loaded["timed"], loaded["environment"]["device"] or {}
-    choices: dict[str, str] = {}
-    if timed is not None:
-        choices = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
+    if timed is None:
+        raise ValueError(
+            f"record: got {file}, a run on {loaded['execution']['device']} that counted and timed nothing, "
+            f"accepted: {_MADE}"
+        )
+    choices = {"preset": timed["model"]["model_variant"], **{name: timed["execution"][name] for name in _KERNELS}}
     return RecordedChoices(
         file=file,
         choices=choices,
@@ -163,11 +172,22 @@ def recorded_times(path: Path, mix: Mix, spec: ModelSpec, run: Execution, *, dev
 def _checked(file: Path) -> dict[str, Any]:
     """The record in `file`, in the current version."""
     if not file.is_file():
-        raise ValueError(f"record: got {file}, accepted: a record.json, or the folder of a run that has one")
+        raise ValueError(f"record: got {file}, accepted: a record.json, or the folder of a run that has one: {_MADE}")
     try:
         return RECORD.read(file)
     except RecordError as error:
+        if (kind := _other_kind(file)) is not None:
+            raise ValueError(f"record: got {file}, a file of kind {kind}, accepted: {_MADE}") from error
         raise ValueError(f"record: {error}") from error
+
+
+def _other_kind(file: Path) -> str | None:
+    """The kind of another document of the project; None if the file is not one."""
+    try:
+        kind = kind_of(parsed(read_text(file)))
+    except ValueError:
+        return None
+    return None if kind == "record" else kind
 
 
 def _labels_by_views(points: list[Mapping[str, Any]], times: Mapping[str, float]) -> dict[tuple[ViewGroup, ...], str]:
