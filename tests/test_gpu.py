@@ -93,6 +93,23 @@ def test_no_gpu_is_known_without_a_driver_or_on_another_device() -> None:
     assert gpu_of("cuda", WithoutDriver()) is None
 
 
+@pytest.mark.parametrize(("uuid", "index"), [("GPU-1", 1), ("GPU-0", 0), ("GPU-7", 0)])
+def test_torchs_current_device_is_found_by_its_uuid_among_those_of_the_driver(
+    monkeypatch: pytest.MonkeyPatch, uuid: str, index: int
+) -> None:
+    """As with CUDA_VISIBLE_DEVICES=1, where torch's device 0 is the driver's 1; the first for one that it does not know."""
+
+    class TwoGpus(Nvml):
+        def nvmlDeviceGetCount(self) -> int:
+            return 2
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda: SimpleNamespace(uuid=uuid))
+    found = gpu_of("cuda", TwoGpus())
+    assert found is not None
+    assert found.state().uuid == f"GPU-{index}"
+
+
 CALM = GpuState(
     name="NVIDIA H200",
     uuid="GPU-0",
