@@ -29,6 +29,7 @@ from fixtures.proof.left_behind import (
     left_in_clone,
     left_in_temporary,
     negative_times,
+    shows_own_traceback,
     unescaped,
     unlisted,
 )
@@ -261,6 +262,16 @@ def test_a_hostile_value_that_is_read_as_a_tag_or_printed_is_found(tmp_path: Pat
         (tmp_path / "report.html").write_text(text)
         assert unescaped(tmp_path, "") == ["report.html: a value is read as a tag"]
     assert unescaped(tmp_path / "none", "\x1b[2J") == ["a control character reached the terminal"]
+
+
+def test_a_traceback_is_ours_if_our_code_had_begun(tmp_path: Path) -> None:
+    """Pytest reads its plugins before it looks for our conftest: nothing of ours can take a signal by then."""
+    head = "Traceback (most recent call last):\n"
+    library = '  File "/usr/lib/python3/site-packages/_pytest/config/__init__.py", line 1769, in parse\n'
+    own = f'  File "{tmp_path}/fixtures/plugin/hooks.py", line 2, in hook\n'
+    assert not shows_own_traceback(f"{head}{library}KeyboardInterrupt\n", tmp_path)
+    assert shows_own_traceback(f"{head}{library}{own}KeyboardInterrupt\n", tmp_path)
+    assert not shows_own_traceback(own, tmp_path)
 
 
 def test_results_are_read_as_they_were_written_and_make_the_table(tmp_path: Path) -> None:
