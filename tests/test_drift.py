@@ -232,6 +232,20 @@ def test_a_release_that_costs_the_same_says_so(drift: Callable, tmp_path: Path) 
     assert loaded["base"]["transformers"] != "5.99.0"
 
 
+def test_two_releases_that_are_both_not_installed_are_compared(drift: Callable, tmp_path: Path) -> None:
+    for version in ("5.98.0", "5.99.0"):
+        wheel(tmp_path / "wheels", "transformers", version)
+    words = ("--case", "prefill[1]", "--from", "transformers==5.98.0")
+    code, said = drift("transformers==5.99.0", *words)
+    assert code == 0, said
+    assert "base: transformers 5.98.0" in said
+    assert "head: transformers 5.99.0" in said
+    assert "the same releases" not in said
+    code, said = drift("transformers==5.98.0", *words)
+    assert "base and head are the same releases; name those to compare with, as in --from" in said
+    assert drift("transformers==5.99.0", "--from", "flask==3.0")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -128,6 +128,7 @@ def test_links_to_nothing_empty_folders_and_unlisted_results_are_found(tmp_path:
     (tmp_path / "latest").symlink_to("gone")
     (tmp_path / "noise-1").mkdir()
     assert left_in(tmp_path, killed=False) == ["latest is a link to nothing", "noise-1 is an empty folder"]
+    assert left_in(tmp_path, killed=True) == ["latest is a link to nothing"]  # the next run fills the folder
     (tmp_path / "noise-1" / "study.json").write_text("{}")
     (tmp_path / "index.html").write_text("<html>noise-2</html>")
     assert unlisted(tmp_path) == ["index.html does not list noise-1"]
