@@ -7,6 +7,7 @@ import pytest
 from analytic.core.cost import CostNode
 from analytic.core.execution import Execution
 from analytic.core.op import Op
+from analytic.core.shape_class import ShapeClass
 from analytic.models.deepseek_ocr.decoder import DeepseekV2DecoderLayer, DeepseekV2MLP, DeepseekV2RMSNorm
 from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFlashAttention2, LlamaRotaryEmbedding
 from analytic.models.deepseek_ocr.language_model import Decoder
@@ -58,6 +59,24 @@ def test_embedded_tokens_angles_and_masks_are_held_across_the_layers() -> None:
     assert held(running(), alone) == tokens + angles + 9
     # transformers' own attention has both masks as bfloat16, for each sequence
     assert held(running("meta", "eager")) == tokens + angles + pairs * 2 * 2 * 2
+
+
+def test_masks_are_made_once_a_call() -> None:
+    # two operators of positions; 21 of the idle sliding mask; 7 of the causal mask that SDPA is given, on a batch of two
+    tree = Decoder(spec=TEXT, shape=SEVERAL, logits="last", run=running()).tree("")
+    (masks,) = (op for _, node in tree.walk() for op in node.ops if op.rate_class is ShapeClass.MASK)
+    new, context, pairs = 3, 10, 30
+    sliding = pairs * 8 + new * 43 + context * 49, pairs * 9 + new * 27 + context * 25 + 2 * 8 + 8
+    assert masks.launches == 2 + 21 + 7
+    assert masks.read_bytes == new * 8 + sliding[0] + (new + context) * 16
+    assert masks.written_bytes == new * 16 + sliding[1] + pairs + (new + context) * 16 + 2 * 8 + 8
+    assert masks.live_bytes == pairs * 2 + context * 16
+    # transformers' own attention turns both into bfloat16 for each sequence: zero, lowest and a selection
+    own = Decoder(spec=TEXT, shape=SEVERAL, logits="last", run=running("meta", "eager")).tree("")
+    (numbers,) = (op for _, node in own.walk() for op in node.ops if op.rate_class is ShapeClass.MASK)
+    assert int(numbers.launches) - int(masks.launches) == 2 * 3
+    assert int(numbers.read_bytes) - int(masks.read_bytes) == 2 * (pairs + 2 * 2)
+    assert int(numbers.written_bytes) - int(masks.written_bytes) == 2 * (pairs * 2 * 2 + 2 * 2)
 
 
 def test_weights_of_transformers_own_attention_live_until_their_layer_ends() -> None:

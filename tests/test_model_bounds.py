@@ -13,6 +13,7 @@ from analytic.models import registry
 from analytic.models.deepseek_ocr.crop_rule import TRANSFORMERS, CropGrid, crop_grid_for, grids_of, parse_pair
 from analytic.models.deepseek_ocr.hf_config import layer_numbers, two_widths
 from analytic.models.deepseek_ocr.hf_reading import shown
+from analytic.models.deepseek_ocr.hf_writing import vendor_config
 from analytic.models.deepseek_ocr.sam import ImageEncoderViT
 from analytic.models.deepseek_ocr.vision import MlpProjector, VitModel
 from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload
@@ -147,10 +148,19 @@ def test_a_window_has_the_position_of_the_step_and_one_before_it_at_least(window
 # --- configs
 
 
-@pytest.mark.parametrize(("token", "fine"), [(0, True), (-1, False), (1.5, False)])
-def test_the_placeholder_in_a_config_is_a_number_of_a_token(token: object, fine: bool) -> None:
-    config = changed(transformers_of("deepseek-ocr-v1-base"), ("image_token_id",), token)
-    assert accepted(lambda: spec_of(config)) is fine
+@pytest.mark.parametrize("token", [-1, 1.5])
+def test_the_placeholder_in_a_config_is_the_number_of_a_token(token: object) -> None:
+    config = transformers_of("deepseek-ocr-v1-base")
+    assert spec_of(changed(config, ("image_token_id",), 0)).image_token_id == 0
+    with pytest.raises(ValueError, match=rf"^image_token_id: got {token}, accepted: a whole number of at least 0"):
+        spec_of(changed(config, ("image_token_id",), token))
+
+
+def test_the_vendors_config_that_is_written_is_read_as_the_same_model() -> None:
+    for spec in (SPEC, replace(SPEC, image_token_id=7)):
+        assert spec_of(vendor_config(spec)) == replace(spec, model_id="m", model_variant="v")
+    narrow = replace(SPEC, sam=replace(SAM, downsample_channels=(256, 1024)))  # the second is that of the features
+    assert vendor_config(narrow)["projector_config"]["input_dim"] == 2048
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,13 @@ def test_modes_follow_the_calls() -> None:
     assert model.decode_one_token().length == 101
 
 
+def test_a_model_has_no_cache_before_its_first_prefill() -> None:
+    fresh = root()
+    assert fresh.forward_memory_kvcache() == 0
+    fresh.start_vision()
+    assert fresh.forward_memory_kvcache() == 0
+
+
 def test_calls_out_of_order_raise() -> None:
     model = root()
     with pytest.raises(RuntimeError, match="no stage was started"):

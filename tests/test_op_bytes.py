@@ -7,7 +7,7 @@ import pytest
 
 from analytic.core import attention, ops
 from analytic.core.attention import AttentionShape
-from analytic.core.execution import Attention, Device, Execution
+from analytic.core.execution import Attention, Device, Execution, Experts
 from analytic.core.op import Op
 from tests.samples import BY_HAND
 
@@ -165,6 +165,33 @@ def test_what_the_products_of_attention_move(run: Execution, read: int, written:
 def test_what_the_softmax_and_all_around_it_move(run: Execution, launches: int, read: int, written: int) -> None:
     op = attention.softmax_chain(SHAPE, run, biased=1, bias_reads=100)
     assert (op.launches, *moved(op)) == (launches, read, written, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "way", "counts", "seen"),
+    [
+        ("meta", "sdpa", False, True),  # decomposed into two products
+        ("cpu", "sdpa", False, False),  # one kernel without a formula, in a release that has none for it
+        ("cpu", "sdpa", True, True),
+        ("cpu", "eager", False, True),
+        ("cuda", "sdpa", False, True),
+    ],
+)
+def test_which_attention_the_counter_sees(device: Device, way: Attention, counts: bool, seen: bool) -> None:
+    torch = replace(BY_HAND.profile.torch, counts_cpu_attention=counts)
+    run = running(device, way)
+    told = replace(run, framework=replace(BY_HAND, profile=replace(BY_HAND.profile, torch=torch)))
+    assert told.counter_sees_attention is seen
+    op = attention.products(SHAPE, told, fused=ops.ShapeClass.CAUSAL_ATTENTION)
+    assert op.counter_flops == (op.executed_flops if seen else 0)
+
+
+@pytest.mark.parametrize(("experts", "counts", "seen"), [("grouped_mm", False, False), ("grouped_mm", True, True)])
+def test_which_experts_the_counter_sees(experts: Experts, counts: bool, seen: bool) -> None:
+    torch = replace(BY_HAND.profile.torch, counts_grouped_mm=counts)
+    run = replace(running(), experts=experts, framework=replace(BY_HAND, profile=replace(BY_HAND.profile, torch=torch)))
+    assert run.counter_sees_experts is seen
+    assert replace(run, experts="batched_mm").counter_sees_experts
 
 
 def test_scaled_queries_are_moved_in_place_of_scaled_scores() -> None:

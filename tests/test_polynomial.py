@@ -47,6 +47,15 @@ def test_what_the_least_values_decide_is_a_number() -> None:
     assert isinstance(X > 1, Polynomial)
 
 
+def test_what_differs_by_a_number_is_decided_by_that_number() -> None:
+    assert [X > X, X >= X, X < X, X <= X, X == X] == [0, 1, 0, 1, 1]
+    assert [X + 1 > X, X > X + 1, X + 1 <= X, X <= X + 1, X == X + 1] == [1, 0, 0, 1, 0]
+
+
+def test_the_least_of_a_sum_is_known_unless_a_dimension_is_subtracted() -> None:
+    assert [(2 * X + 3 * Y - 4).least, (X * X).least, (X - Y).least, (X * Y - X).least] == [-2, 1, None, None]
+
+
 def test_a_condition_on_a_dimension_is_refused() -> None:
     with pytest.raises(TypeError, match="accepted: a factor of 0 or 1"):
         bool(X > 1)
