@@ -31,6 +31,9 @@ def test_the_weighted_sum_keeps_the_rows_of_experts_and_their_sum() -> None:
     assert op.read_bytes == 12 * (1280 * (2 + 4) + 4) + 2 * 1280 * 4
     assert op.written_bytes == 12 * 1280 * 4 + 2 * 1280 * (4 + 2)
     assert (op.launches, op.cuda_core_flops) == (3, 12 * 2 * 1280)
+    single = RoutedExperts(spec=TEXT, tokens=2, run=running("cpu", dtype="float32")).tree("experts").ops[3]
+    assert (single.launches, single.read_bytes) == (2, 12 * (1280 * 8 + 4))  # without the cast back
+    assert (single.written_bytes, single.live_bytes) == (12 * 1280 * 4 + 2 * 1280 * 4, 12 * 1280 * 8 + 2 * 1280 * 4)
 
 
 def test_the_sum_of_positions_keeps_its_operands() -> None:
