@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.machine import calibration
 from fixtures.machine.calibration import Calibration, CalibrationWarning
+from fixtures.microbench import device_rates
 
 
 def test_a_calibration_is_kept_and_a_damaged_one_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,19 @@ def test_a_calibration_is_kept_and_a_damaged_one_measured_again(tmp_path: Path, 
         with pytest.warns(CalibrationWarning, match="measured again"):
             assert calibration.calibrated("cpu", "float32", folder=tmp_path) == first
     assert len(made) == 3
+
+
+def test_a_calibration_that_cannot_be_read_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "measure", lambda device, dtype: found())
+    calibration.kept_at("cpu", "float32", folder=tmp_path).mkdir()
+    with pytest.warns(CalibrationWarning, match=r"measured again|measured each time"):
+        assert calibration.calibrated("cpu", "float32", folder=tmp_path) == found()
+
+
+def test_rates_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    device_rates.kept_at("cpu", "float32", "tiny", folder=tmp_path).mkdir()
+    with pytest.warns(CalibrationWarning, match="measure again with"):
+        assert device_rates.kept("cpu", "float32", "tiny", folder=tmp_path) is None
 
 
 def test_calibration_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

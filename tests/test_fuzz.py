@@ -102,6 +102,11 @@ MENDED = {
     "backends: report STUDY": without(KINDS["backends"].value(), "stages", 0, "floor_s"),
     "gate_study: pages": without(KINDS["gate_study"].value(), "fingerprint", "device_name"),
     "gate_study: report STUDY": without(KINDS["gate_study"].value(), "fingerprint", "driver", new={}),
+    "qualify: pages": without(KINDS["qualify"].value(), "environment", "device"),
+    "qualify: report STUDY": without(KINDS["qualify"].value(), "environment", "device"),
+    "config.json, transformers_ocr: spec": without(
+        KINDS["config.json, transformers_ocr"].value(), "text_config", "layer_types", new=[["full_attention"]]
+    ),
     "faults: results": without(KINDS["faults"].value(), "trials", 0, "problems", new=["left"]),
 }
 """What the session found refused in a traceback, or without the name of the file; each is refused by name."""

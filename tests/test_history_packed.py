@@ -1,5 +1,6 @@
 """A record is read from the index as it was read the first time, whatever its texts are; a line of the index is checked."""
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from analytic.io.stored import ROOT
 from fixtures.history.extracted import ExtractedRecord, LeftOutError, extracted
 from fixtures.history.gathered import gathered
+from fixtures.history.grouped import grouped
 from fixtures.history.index import RecordIndex
+from fixtures.history.movers import work_by_module
 from fixtures.history.packed import packed, unpacked
 from fixtures.history.stored import HISTORY, as_json
 from fixtures.proof.damage import changed, places, value_at
@@ -138,3 +142,26 @@ def test_a_record_that_no_history_can_hold_is_left_out_and_the_others_stay(at: P
     assert len(history.records) == 2
     assert [(Path(one.path).parent.name, one.kind) for one in history.left_out] == [("20260901-000000-7", "damaged")]
     assert str(at[-1]) in history.left_out[0].reason
+
+
+@pytest.mark.parametrize("odd", [None, "many", [1], {}])
+def test_a_record_that_was_changed_since_names_the_modules_that_it_still_has(odd: object, tmp_path: Path) -> None:
+    nights(tmp_path / "results", 2)
+    index = RecordIndex(tmp_path / "index")
+    found = gathered([tmp_path / "results"], index, now=BEGIN + timedelta(days=99), commit_dates={})
+    before, after = next(one for one in grouped(found.records) if one.benchmark.startswith("prefill")).observations
+    record = json.loads(after.record.path.read_text())
+    place = next(number for number, point in enumerate(record["points"]) if point["stage"] == "prefill")
+    first, second, *_ = record["points"][place]["modules"]
+    first["measured_flops"] = first["measured_bytes"] = odd
+    second["measured_flops"] += 10**15
+    after.record.path.write_text(json.dumps(record))
+    moved = [mover.name for mover in work_by_module(before, after, ())]
+    assert moved[0] == f"FLOPs of {second['module']}"
+
+
+def test_stages_are_put_in_order_by_name_alone() -> None:
+    """`order_of` says which stage of a record is not known; an index of a tuple says nothing."""
+    for path in (ROOT / "fixtures").rglob("*.py"):
+        if path.name != "stages.py":
+            assert "STAGES.index(" not in path.read_text(encoding="utf-8"), path

@@ -30,7 +30,7 @@ def slides(fields: Mapping[str, Any]) -> bool:
     """Whether every layer slides in a config of transformers' class, as those do that state no `layer_types`."""
     text = fields.get("text_config")
     kinds = None if text is None else fields_of(text, "text_config").get("layer_types")
-    return kinds is None or (isinstance(kinds, list | tuple) and set(kinds) == {SLIDING})
+    return kinds is None or (isinstance(kinds, list | tuple) and len(kinds) > 0 and all(kind == SLIDING for kind in kinds))
 
 
 CONFIGS: Final = (
