@@ -107,6 +107,8 @@ MENDED = {
     "config.json, transformers_ocr: spec": without(
         KINDS["config.json, transformers_ocr"].value(), "text_config", "layer_types", new=[["full_attention"]]
     ),
+    "measured sweep: scaling --compare": without(KINDS["measured sweep"].value(), "decode_steps", new=7),
+    "analytic sweep: scaling --compare": without(KINDS["analytic sweep"].value(), "decode_steps", new=7),
     "faults: results": without(KINDS["faults"].value(), "trials", 0, "problems", new=["left"]),
 }
 """What the session found refused in a traceback, or without the name of the file; each is refused by name."""
