@@ -395,6 +395,22 @@ def test_a_session_of_one_group_keeps_what_was_judged_of_another(
         assert len(session.results()[0].judged) == 1  # and it does not count what is not its own
 
 
+def test_figures_are_of_the_mutants_before_the_first_that_is_open(
+    made: Path, whole: mutants.MutantsOptions, boxes: MutantGroup
+) -> None:
+    options = replace(whole, groups=(boxes,), sample=3)
+    copy = MutantCopy(made, Answering(made, 0, 0, 1, 1))  # type: ignore[arg-type]
+    session = mutants.MutantSession(options, root=made)
+    for open_one in session.open():
+        session.judge(*open_one, copy)
+    assert [one.fate for one in session.results()[0].judged] == [Fate.SURVIVED, Fate.KILLED, Fate.KILLED]
+    # a test changes: the survivor is open, and those that were killed do not stand for the sample without it
+    (made / "tests" / "test_box.py").write_text("def test_other(): ...\n")
+    again = mutants.MutantSession(options, root=made)
+    assert len(again.open()) == 1
+    assert again.results()[0].judged == ()
+
+
 def test_the_commit_of_a_session_is_that_of_its_beginning(
     made: Path, whole: mutants.MutantsOptions, boxes: MutantGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
