@@ -113,7 +113,7 @@ def test_an_interruption_prints_what_was_learnt(ratios: Callable[..., None], cap
     ratios(KeyboardInterrupt)
     assert main(ONE) == 130
     out = capsys.readouterr().out
-    assert out.startswith("INCOMPLETE: interrupted (Ctrl-C); the pairs so far judge nothing")
+    assert out.startswith("INCOMPLETE: interrupted (Ctrl-C); the pairs so far decide nothing")
     assert "decode[1024] +0.0% (95%: +0.0% to +0.0%; 3 pairs)" in out
 
 
@@ -288,7 +288,7 @@ def test_one_pair_has_no_interval_and_says_so() -> None:
     )
     columns, row = compare_builds.table_rows({"decode[16]": one})
     shown = dict(zip(columns, row, strict=True))
-    assert (shown["base ms"], shown["per"], shown["95% interval"]) == ("1,000.000", "token", "takes 2 pairs")
+    assert (shown["base ms"], shown["per"], shown["95% interval"]) == ("1,000.000", "token", "needs 2 pairs")
 
 
 def test_verdicts_of_all_stages_are_listed(ratios: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

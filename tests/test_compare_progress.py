@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from fixtures.ab_testing import compare_progress
-from fixtures.ab_testing.compare_progress import CompareProgress, Heartbeat, pairs_needed, spent
+from fixtures.ab_testing.compare_progress import CompareProgress, Heartbeat, busy_machine, pairs_needed, spent
 from fixtures.ab_testing.pairs import Pair
 from fixtures.ab_testing.pairwise import FEWEST_PAIRS, MOST_PAIRS, Pairs
 
@@ -59,7 +59,17 @@ def test_no_pair_begins_that_would_end_after_the_limit(monkeypatch: pytest.Monke
         clock.now_s = now_s
         watch.seen(number, {"vision[tiny]": [pair(0.020 + 0.01 * (at % 2)) for at in range(number)]})
         assert watch.may_begin() is may_begin
-    assert "of 20.000 ms a call; 90 s taken, at most 10 s left of --minutes, about" in said[-1]
+    assert "of 20.000 ms a call; 90 s taken, --minutes leaves 10 s, and a verdict needs about" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("load", "said"), [(1.9, None), (2.0, "a load of 2.0 on 2 cores"), (14.3, "a load of 14.3 on 2 cores")]
+)
+def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch, load: float, said: str | None) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda number: {0, 1})
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    found = busy_machine()
+    assert (found is None) if said is None else (found is not None and said in found)
 
 
 def test_two_pairs_run_whatever_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +79,7 @@ def test_two_pairs_run_whatever_the_limit(monkeypatch: pytest.MonkeyPatch) -> No
     clock.now_s = 50.0
     watch.seen(1, {"decode[16]": [pair(0.020)]})
     assert watch.may_begin()
-    watch.seen(2, {"decode[16]": [pair(0.020), pair(0.021)]})
+    watch.seen(2, {"decode[16]": [pair(0.020), pair(0.024)]})
     assert not watch.may_begin()
 
 
