@@ -69,7 +69,7 @@ def test_the_command_says_it_in_a_table_and_in_json(capsys: pytest.CaptureFixtur
     assert "deepseek-ocr-v1-base in 141 GB (h200), bfloat16; a page: gundam-2x3" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    exact = capacity(SPEC, RUN, memory_bytes=141 * 10**9, seq_len=1024, new_tokens=512, page=PAGE)
+    exact = capacity(SPEC, RUN, memory_bytes=141 * 10**9, seq_len=920, new_tokens=512, page=PAGE)
     (page,) = found["pages"]
     assert page["largest_batch"]["pages"] == exact.batch_size
     assert page["in_flight"]["pages"] == found["mix"]["in_flight"]["pages"] == exact.pages_in_flight

@@ -54,10 +54,23 @@ def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -
 
 def test_one_page_is_a_mix_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     alone = in_json(capsys, *H200, "--crop-grid", "2x3")
-    mixed = in_json(capsys, *H200, "--mix", "2x3=1", "--seq-len", "1024")
-    assert alone == mixed
+    assert alone == in_json(capsys, *H200, "--mix", "2x3=1")
     assert alone["pages"][0]["best"] == alone["mix"]["best"]
-    assert in_json(capsys, *H200, "--crop-grid", "2x3", "--prompt-tokens", "16")["pages"][0]["seq_len"] == 920
+
+
+@pytest.mark.parametrize("page", [("--image-size", "1654x2339"), ("--crop-grid", "2x3"), ("--mix", "a4-200dpi=1")])
+def test_a_page_has_its_image_bos_and_a_prompt_of_16_however_it_is_given(
+    capsys: pytest.CaptureFixture[str], page: tuple[str, str]
+) -> None:
+    assert in_json(capsys, *H200, *page)["pages"][0]["seq_len"] == 903 + 1 + 16
+    assert in_json(capsys, *H200, *page, "--prompt-tokens", "20")["pages"][0]["seq_len"] == 903 + 1 + 20
+    assert in_json(capsys, *H200, *page, "--seq-len", "1024")["pages"][0]["seq_len"] == 1024
+
+
+def test_text_alone_has_1024_positions(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ([], ["--no-image"]):
+        assert in_json(capsys, *H200, *text)["pages"][0]["seq_len"] == 1024
+    assert in_json(capsys, *H200, "--prompt-tokens", "20")["pages"][0]["seq_len"] == 21
 
 
 def test_less_memory_than_the_device_has_can_be_planned_with(capsys: pytest.CaptureFixture[str]) -> None:

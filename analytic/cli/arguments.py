@@ -24,6 +24,8 @@ DTYPE: Final = "bfloat16"
 ATTENTION: Final = "sdpa"
 EXPERT: Final = "grouped_mm"
 PROMPT_TOKENS: Final = 16
+SEQ_LEN: Final = 1024
+"""Positions of a plan without an image."""
 KERNELS_WORD: Final = "--kernels DEVICE, whose operators are counted"
 ON_WORD: Final = "--on NAME, the device that is planned for"
 
@@ -95,6 +97,15 @@ def add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     add_dpi(command)
     add_crop_rule(command)
     return image
+
+
+def add_length(command: argparse.ArgumentParser) -> None:
+    """`--seq-len` or `--prompt-tokens`: the positions of the pages of a plan."""
+    length = command.add_mutually_exclusive_group()
+    positions = f"decoder positions (default: from P; without an image {SEQ_LEN})"
+    length.add_argument("--seq-len", type=integer, metavar="S", help=positions)
+    prompt = f"or positions for the image, BOS and a prompt of P tokens (default: {PROMPT_TOKENS})"
+    length.add_argument("--prompt-tokens", type=integer, metavar="P", help=prompt)
 
 
 def add_crop_rule(command: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.arguments import ON_WORD, add_execution, add_model, add_page, refuse_device, with_notice
+from analytic.cli.arguments import ON_WORD, add_execution, add_length, add_model, add_page, refuse_device, with_notice
 from analytic.cli.pages import add_page_files
 from analytic.cli.plan_inputs import files_lines, plan_inputs
 from analytic.io import shell, stored
@@ -39,10 +39,7 @@ def add_capacity(subparsers: Any) -> None:
     mix = "page shapes, shares summing to 1: a4-200dpi=0.7 base=0.3, or a file of them"
     page.add_argument("--mix", nargs="+", metavar="PAGE=SHARE", help=mix)
     add_page_files(command)
-    length = command.add_mutually_exclusive_group()
-    length.add_argument("--seq-len", type=integer, metavar="S", help="decoder positions (default: 1024; for a mix, from P)")
-    prompt = "or positions for the image, BOS and a prompt of P tokens (default for a mix: 16)"
-    length.add_argument("--prompt-tokens", type=integer, metavar="P", help=prompt)
+    add_length(command)
     command.add_argument("--new-tokens", type=integer, default=512, metavar="K", help="new tokens per page (default: 512)")
     command.add_argument("--loop-share", type=real, metavar="X", help="share of pages that never stop (default: none)")
     ends = "tokens after which those end (default: those that fill the window)"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, PROMPT_TOKENS, selected_page, selected_rule
+from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, PROMPT_TOKENS, SEQ_LEN, selected_page, selected_rule
 from analytic.cli.pages import FoundPages, found_pages
 from analytic.cli.predict import stored_rates
 from analytic.core.checks import whole
@@ -31,7 +31,6 @@ from analytic.prediction import hardware, rates
 from analytic.prediction.hardware import DevicePeaks
 from analytic.prediction.rates import Rates
 
-SEQ_LEN: Final = 1024
 LEAST_GB: Final = 1e-9
 MOST_GB: Final = 1e9
 """Accepted memory sizes in GB: from one byte to more than any machine has."""
@@ -188,7 +187,7 @@ def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, recor
 def selected_mix(
     args: argparse.Namespace, spec: ModelSpec, record: RecordedChoices | None, files: FoundPages | None
 ) -> Mix:
-    """The mix, the pages of files, or the single page; that has a prefill of SEQ_LEN positions by default."""
+    """The mix, the pages of files, or the single page; text alone has SEQ_LEN positions by default."""
     known, new_tokens = spec.pages, args.new_tokens
     rule = selected_rule(args, known)
     prompt = PROMPT_TOKENS if args.prompt_tokens is None else args.prompt_tokens
@@ -213,8 +212,8 @@ def selected_mix(
         if record is not None and seq_len is None and args.prompt_tokens is None:
             seq_len = _recorded_length(record)
         if seq_len is None:
-            image = 0 if page is None else page.image_tokens
-            seq_len = SEQ_LEN if args.prompt_tokens is None else 1 + prompt + image
+            text_only = page is None and args.prompt_tokens is None
+            seq_len = SEQ_LEN if text_only else 1 + prompt + (0 if page is None else page.image_tokens)
         mix = Mix.of_one(page, seq_len=seq_len, new_tokens=new_tokens, crop_rule=rule)
     mix = _with_loop(args, mix, spec)
     for part in mix.classes:
