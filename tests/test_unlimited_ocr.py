@@ -89,6 +89,14 @@ def test_a_prefill_is_causal_and_keeps_every_position_also_in_chunks(past: int, 
     assert (shape.context, shape.stored) == (past + new, past + new)
 
 
+def test_a_decode_extends_the_window_and_joins_it_to_the_prompt() -> None:
+    # a window of 4 keeps 3: with 2 decoded before it, a step has 2 + 1 = 3 of them, and 5 + 3 = 8 with the prompt
+    decode = SlidingShape(batch=1, new_tokens=1, past_tokens=7, prompt_tokens=5, window=4)
+    assert (decode.slid, decode.context, decode.joins) == (3, 8, (2, 3 + 8))
+    prefill = SlidingShape(batch=1, new_tokens=7, past_tokens=0, prompt_tokens=7, window=4)
+    assert (prefill.slid, prefill.context, prefill.joins) == (0, 7, (1, 7))
+
+
 def test_arrays_of_calls_are_those_of_single_calls() -> None:
     """Prefills of 5 and 300, and steps on both sides of the window's edge, in one evaluation."""
     new, past, prompt = np.array([5, 300, 1, 1, 1]), np.array([0, 0, 300, 427, 500]), np.array([5, 300, 300, 300, 300])
