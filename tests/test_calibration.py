@@ -65,6 +65,24 @@ def test_calibrating_a_device_that_is_none_is_refused(capsys: pytest.CaptureFixt
     assert "calibrate: got 'tpu', accepted: cpu" in capsys.readouterr().err
 
 
+def test_the_earlier_calibration_is_kept_until_there_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "measure", lambda device, dtype: found(gemm=1e11))
+    calibration.calibrated("cpu", "float32")
+    path = calibration.kept_at("cpu", "float32")
+
+    def interrupted(device: str, dtype: str) -> Calibration:
+        assert calibration.stored_calibration(path) == found(gemm=1e11)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibration, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibration.main(["cpu"])
+    monkeypatch.setattr(calibration, "measure", lambda device, dtype: found(gemm=2e11))
+    assert calibration.main(["cpu"]) == 0
+    assert calibration.stored_calibration(path) == found(gemm=2e11)
+
+
 def found(*, gemm: float = 1e11, gemm_spread: float = 0.1, copy: float = 1e10, copy_spread: float = 0.1) -> Calibration:
     return Calibration(
         device_name="a device",
