@@ -229,6 +229,18 @@ def test_the_folder_of_a_run_that_was_killed_while_writing_goes_and_finished_run
     assert leftovers.clean_runs(tmp_path / "none") == []
 
 
+def test_an_empty_folder_of_a_run_that_was_killed_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen((sys.executable, "-c", ""))
+    gone.wait()
+    names = (f"20261126-185036-{gone.pid}", f"noise-20261126-185036-{gone.pid}")
+    kept = (f"20261126-185036-{os.getpid()}", f"20261126-185037-{gone.pid}", "of-the-user", "20261126-185036-0x1")
+    for name in (*names, *kept):
+        (tmp_path / name).mkdir()
+    (tmp_path / kept[1] / "record.json").touch()
+    assert leftovers.clean_runs(tmp_path) == [tmp_path / name for name in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
 @pytest.mark.parametrize("during", ["mkdtemp", "mkstemp", "rmtree", "replace"])
 def test_a_signal_while_a_temporary_file_is_made_or_removed_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from analytic.io.ending import postponed, say
 
 PREFIX: Final = "dsocr-"
 SUFFIX: Final = ".tmp"
+RUN: Final = re.compile(r"(?:[a-z_]+-)?\d{8}-\d{6}-(\d{1,9})")
+"""The name of the folder of a run or study, which ends with the id of its process."""
 
 
 @contextmanager
@@ -102,10 +105,25 @@ def clean_runs(output_dir: Path) -> list[Path]:
     for folder in sorted(path for path in output_dir.iterdir() if path.is_dir() and not path.is_symlink()):
         partial = clean(folder, f".{PREFIX}")
         found += partial
-        if partial:
+        if partial or _is_of_the_dead(folder):
             with suppress(OSError):  # it holds more than that
                 folder.rmdir()
+                found += [] if partial else [folder]
     return found
+
+
+def _is_of_the_dead(folder: Path) -> bool:
+    """Whether `folder` is of a run whose process is gone, as if it was killed before it wrote its first file."""
+    name = RUN.fullmatch(folder.name)
+    if name is None:
+        return False
+    try:
+        os.kill(int(name[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def removed_line(found: Sequence[Path | str]) -> str:
