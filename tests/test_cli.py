@@ -229,9 +229,36 @@ def test_cost_on_a_device_has_the_floor_of_a_page(capsys: pytest.CaptureFixture[
     assert floor["all_s"] == pytest.approx(floor["stages_s"]["vision"] + floor["stages_s"]["prefill"] + sum(steps_s))
     assert main([*given]) == 0
     printed = capsys.readouterr().out
-    assert "floor on h200 (989.4 TFLOP/s, 4,800 GB/s), a lower bound on time: vision 3.506 ms, prefill 1.191 ms" in printed
-    assert "all stages and 3 decoded tokens: at least" in printed
+    assert "floor ms: a lower bound on time by the datasheet of h200 (989.4 TFLOP/s, 4,800 GB/s)" in printed
+    assert "all: 4 new tokens, the first from the prefill and 3 decoded; at least" in printed
     assert "floor" not in answer(capsys, *given[:3])
+
+
+def test_cost_on_a_device_adds_up_what_the_page_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("cost", "--image-size", "1654x2339", "--on", "h100-sxm", "--decode-steps", "3")
+    found = answer(capsys, *given)
+    stages, total = found["stages"], found["floor"]["all"]
+    for name in ("launches", "executed_flops", "useful_flops", "eager_bytes", "fused_bytes"):
+        once = stages["vision"][name] + stages["prefill"][name]
+        assert total[name] == once + sum(step[name] for step in stages["decode"]["steps"])
+    assert main([*given]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("all, 3 tokens decoded "))
+    counts = [f"{total['launches']:,}", *(f"{total[name] / 1e9:,.3f}" for name in list(total)[1:])]
+    assert row.split()[4:] == [*counts, "-", "-", "-", f"{found['floor']['all_s'] * 1e3:,.3f}"]
+    assert any(line.startswith("vision ") and line.endswith(" 3.506") for line in lines)
+    assert "GB fused: the least that must be moved; GB eager: what the operators move, each for itself" in lines
+
+
+def test_cost_on_a_device_counts_its_kernels_and_the_tokens_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ("cost", "--mode", "tiny", "--preset", "tiny")
+    planned, alone = answer(capsys, *page, "--on", "h100-sxm"), answer(capsys, *page)
+    assert (planned["execution"]["device"], planned["workload"]["decode_steps"]) == ("cuda", 511)
+    assert (alone["execution"]["device"], alone["workload"]["decode_steps"]) == ("meta", 16)
+    on_cuda = answer(capsys, *page, "--kernels", "cuda", "--decode-steps", "511")
+    assert planned["stages"] == on_cuda["stages"] != answer(capsys, *page, "--decode-steps", "511")["stages"]
+    given = answer(capsys, *page, "--on", "h100-sxm", "--kernels", "meta", "--decode-steps", "2")
+    assert (given["execution"]["device"], given["workload"]["decode_steps"]) == ("meta", 2)
 
 
 def test_cost_on_a_device_without_the_peak_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

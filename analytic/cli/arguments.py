@@ -24,6 +24,9 @@ DTYPE: Final = "bfloat16"
 ATTENTION: Final = "sdpa"
 EXPERT: Final = "grouped_mm"
 PROMPT_TOKENS: Final = 16
+DECODE_STEPS: Final = 16
+NEW_TOKENS: Final = 512
+"""New tokens of a page that is planned for; the first comes from the prefill."""
 SEQ_LEN: Final = 1024
 """Positions of a plan without an image."""
 KERNELS_WORD: Final = "--kernels DEVICE, whose operators are counted"
@@ -51,10 +54,11 @@ def refuse_device(command: argparse.ArgumentParser, *, instead: str) -> None:
     command.add_argument("--device", action=RefusedDevice, const=instead, help=argparse.SUPPRESS)
 
 
-def add_kernels(command: argparse.ArgumentParser) -> None:
-    """`--kernels`: the device whose operators are counted."""
-    shown = f"{listed(DEVICES)}; the kernels whose operators are counted (default: meta)"
-    command.add_argument("--kernels", default="meta", metavar="DEVICE", help=shown)
+def add_kernels(command: argparse.ArgumentParser, *, planned: bool = False) -> None:
+    """`--kernels`: the device whose operators are counted; where one is `planned` for, None if it is not given."""
+    usual = "meta; with --on cuda" if planned else "meta"
+    shown = f"{listed(DEVICES)}; the kernels whose operators are counted (default: {usual})"
+    command.add_argument("--kernels", default=None if planned else "meta", metavar="DEVICE", help=shown)
     refuse_device(command, instead=KERNELS_WORD)
 
 
@@ -80,9 +84,13 @@ def add_model(command: argparse.ArgumentParser, *, default: bool = True) -> None
     command.add_argument("--dtype", default=DTYPE if default else None, help=dtypes)
 
 
-def add_steps_and_batch(command: argparse.ArgumentParser) -> None:
-    """`--decode-steps` and `--batch-size`."""
-    command.add_argument("--decode-steps", type=integer, default=16, metavar="K", help="tokens decoded (default: 16)")
+def add_steps_and_batch(command: argparse.ArgumentParser, *, planned: bool = False) -> None:
+    """`--decode-steps` and `--batch-size`; where a device is `planned` for, steps are None if they are not given."""
+    usual = f"{DECODE_STEPS}; with --on {NEW_TOKENS - 1}, for {NEW_TOKENS} new tokens" if planned else f"{DECODE_STEPS}"
+    steps = None if planned else DECODE_STEPS
+    command.add_argument(
+        "--decode-steps", type=integer, default=steps, metavar="K", help=f"tokens decoded (default: {usual})"
+    )
     command.add_argument("--batch-size", type=integer, default=1, metavar="B", help="pages per batch (default: 1)")
 
 

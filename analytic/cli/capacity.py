@@ -12,7 +12,16 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.arguments import ON_WORD, add_execution, add_length, add_model, add_page, refuse_device, with_notice
+from analytic.cli.arguments import (
+    NEW_TOKENS,
+    ON_WORD,
+    add_execution,
+    add_length,
+    add_model,
+    add_page,
+    refuse_device,
+    with_notice,
+)
 from analytic.cli.pages import add_page_files
 from analytic.cli.plan_inputs import files_lines, plan_inputs
 from analytic.io import shell, stored
@@ -40,7 +49,8 @@ def add_capacity(subparsers: Any) -> None:
     page.add_argument("--mix", nargs="+", metavar="PAGE=SHARE", help=mix)
     add_page_files(command)
     add_length(command)
-    command.add_argument("--new-tokens", type=integer, default=512, metavar="K", help="new tokens per page (default: 512)")
+    tokens = f"new tokens per page (default: {NEW_TOKENS})"
+    command.add_argument("--new-tokens", type=integer, default=NEW_TOKENS, metavar="K", help=tokens)
     command.add_argument("--loop-share", type=real, metavar="X", help="share of pages that never stop (default: none)")
     ends = "tokens after which those end (default: those that fill the window)"
     command.add_argument("--loop-tokens", type=integer, metavar="K", help=ends)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from analytic.cli.arguments import (
+    DECODE_STEPS,
+    NEW_TOKENS,
     PROMPT_TOKENS,
     add_execution,
     add_kernels,
@@ -29,6 +31,9 @@ from analytic.prediction import hardware
 from analytic.prediction.hardware import DevicePeaks
 from analytic.prediction.roofline import Ceilings, floor_s
 
+SUMMED: Final = ("launches", "executed_flops", "useful_flops", "eager_bytes", "fused_bytes")
+"""Counts that add up over the calls of a page."""
+
 
 def add_cost(subparsers: Any) -> None:
     """Declare the command."""
@@ -42,8 +47,8 @@ def add_cost(subparsers: Any) -> None:
     command.add_argument("--logits", choices=("last", "all"), default="last", help="logits of prefill (default: last)")
     command.add_argument("--by-module", action="store_true", help="also list every module, identical layers in one row")
     command.add_argument("--json", action="store_true", help="JSON in base units; decode as the mean token and each step")
-    add_steps_and_batch(command)
-    add_kernels(command)
+    add_steps_and_batch(command, planned=True)
+    add_kernels(command, planned=True)
     add_execution(command)
     add_model(command)
     command.set_defaults(command=cost_command)
@@ -51,6 +56,7 @@ def add_cost(subparsers: Any) -> None:
 
 def cost_command(args: argparse.Namespace) -> str:
     """Cost of vision, prefill and each decode step at one point."""
+    _complete(args)
     spec, run = load_spec(args.preset), execution(args)
     page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
     seq_len = 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if args.seq_len is None else args.seq_len
@@ -100,6 +106,15 @@ def cost_command(args: argparse.Namespace) -> str:
     return json.dumps(answer, indent=1) if args.json else with_notice(rule, _cost_text(answer), pages=page is not None)
 
 
+def _complete(args: argparse.Namespace) -> None:
+    """Fill in the kernels and the decoded tokens that are not given: with `--on` those that `capacity` plans with."""
+    if args.kernels is None:
+        # every device with a datasheet runs torch's CUDA kernels
+        args.kernels = "meta" if args.on is None else "cuda"
+    if args.decode_steps is None:
+        args.decode_steps = DECODE_STEPS if args.on is None else NEW_TOKENS - 1
+
+
 def _floor(device: DevicePeaks, dtype: str, costs: Mapping[str, Cost], steps: Sequence[Cost]) -> dict[str, Any]:
     """Roofline lower bound on the time of each stage and of all of them, in seconds, by the datasheet of `device`."""
     peak = device.flops_per_s(dtype)
@@ -116,6 +131,7 @@ def _floor(device: DevicePeaks, dtype: str, costs: Mapping[str, Cost], steps: Se
         "bytes_per_s": device.bandwidth_bytes_per_s,
         "stages_s": {**floors, "decode": sum(decoded) / len(decoded)},
         "all_s": sum(floors.values()) + sum(decoded),
+        "all": {name: sum(int(getattr(cost, name)) for cost in (*costs.values(), *steps)) for name in SUMMED},
     }
 
 
@@ -167,22 +183,8 @@ def _cost_text(answer: dict[str, Any]) -> str:
         f"{workload['bos_tokens']} BOS + {workload['text_tokens']} text; batch {workload['batch_size']}, logits "
         f"{workload['logits']}",
     ]
-    rows = [["stage", "launches", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
-    for name, stage in answer["stages"].items():
-        rows.append(
-            [
-                name if name != "decode" else f"decode, mean of {workload['decode_steps']} tokens",
-                f"{stage['launches']:,}",
-                f"{stage['executed_flops'] / 1e9:,.3f}",
-                f"{stage['useful_flops'] / 1e9:,.3f}",
-                f"{stage['eager_bytes'] / 1e9:,.3f}",
-                f"{stage['fused_bytes'] / 1e9:,.3f}",
-                f"{stage['weight_bytes'] / 1e9:,.3f}",
-                f"{stage['activation_bytes'] / 1e6:,.3f}",
-                f"{stage['kv_bytes'] / 1e6:,.3f}",
-            ]
-        )
-    lines.append(joined(rows))
+    lines.append(joined(_rows(answer)))
+    lines.append("GB fused: the least that must be moved; GB eager: what the operators move, each for itself")
     if "floor" in answer:
         lines += _floor_lines(answer["floor"], workload)
     for name, stage in answer["stages"].items():
@@ -197,12 +199,33 @@ def _cost_text(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _rows(answer: Mapping[str, Any]) -> list[list[str]]:
+    """The table of the stages; with a floor also its milliseconds, and all stages with every decoded token."""
+    floor, steps = answer.get("floor"), answer["workload"]["decode_steps"]
+    rows = [["stage", "launches", "GFLOP", "useful", "GB eager", "GB fused", "weights GB", "activations MB", "KV MB"]]
+    for name, stage in answer["stages"].items():
+        memory = (stage["weight_bytes"] / 1e9, stage["activation_bytes"] / 1e6, stage["kv_bytes"] / 1e6)
+        shown = name if name != "decode" else f"decode, mean of {steps} tokens"
+        rows.append([shown, *_counts(stage), *(f"{size:,.3f}" for size in memory)])
+    if floor is not None:
+        rows.append([f"all, {steps} tokens decoded", *_counts(floor["all"]), "-", "-", "-"])
+        times_s = [*(floor["stages_s"][name] for name in answer["stages"]), floor["all_s"]]
+        for row, cell in zip(rows, ["floor ms", *(f"{time_s * 1e3:,.3f}" for time_s in times_s)], strict=True):
+            row.append(cell)
+    return rows
+
+
+def _counts(counted: Mapping[str, int]) -> list[str]:
+    """Launches, GFLOP and GB as cells."""
+    return [f"{counted['launches']:,}", *(f"{counted[name] / 1e9:,.3f}" for name in SUMMED[1:])]
+
+
 def _floor_lines(floor: Mapping[str, Any], workload: Mapping[str, Any]) -> list[str]:
-    """The floor in two sentences."""
-    stages = [f"{name} {seconds * 1e3:,.3f} ms" for name, seconds in floor["stages_s"].items()]
+    """What the floor is, and the tokens that it covers."""
     rates = f"{floor['flops_per_s'] / 1e12:,.1f} TFLOP/s, {floor['bytes_per_s'] / 1e9:,.0f} GB/s"
+    steps = workload["decode_steps"]
     return [
-        f"floor on {floor['device']} ({rates}), a lower bound on time: {', '.join(stages)} a token",
-        f"all stages and {workload['decode_steps']} decoded tokens: at least {floor['all_s'] * 1e3:,.3f} ms, batch "
-        f"{workload['batch_size']}; --decode-steps changes the tokens",
+        f"floor ms: a lower bound on time by the datasheet of {floor['device']} ({rates}), from GFLOP and GB fused",
+        f"all: {steps + 1:,} new tokens, the first from the prefill and {steps:,} decoded; at least "
+        f"{floor['all_s'] * 1e3:,.3f} ms, batch {workload['batch_size']}; --decode-steps changes the tokens",
     ]
