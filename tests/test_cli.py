@@ -263,4 +263,4 @@ def test_cost_on_a_device_counts_its_kernels_and_the_tokens_of_a_plan(capsys: py
 
 def test_cost_on_a_device_without_the_peak_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--no-image", "--on", "h900"]) == 2
-    assert "on: got 'h900', accepted: " in capsys.readouterr().err
+    assert "error: --on: got 'h900', accepted: " in capsys.readouterr().err

@@ -95,3 +95,7 @@ def test_pages_that_never_stop_are_said_with_what_they_hold(capsys: pytest.Captu
     assert 0.98 * 512 < tokens < 0.98 * 512 + 0.02 * 8192
     assert all_stop > cost["best"]["pages_per_s"]
     assert "end after 3,000 tokens: " in sentences(capsys, *looping, "--loop-tokens", "3000")
+
+
+def test_a_first_token_without_limits_is_said_to_wait_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(r"a first token after [\d.]+ ms without waiting, then one every", sentences(capsys, *MIX))

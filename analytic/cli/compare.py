@@ -68,7 +68,7 @@ def compare_command(args: argparse.Namespace) -> str:
         page_of,
         prompt_tokens=args.prompt_tokens,
         new_tokens=args.new_tokens,
-        device=None if args.on is None else hardware.device(args.on, field="on"),
+        device=None if args.on is None else hardware.device(args.on, field="--on"),
     )
     written = [] if args.output_dir is None else write(found, args.output_dir)
     if args.json:

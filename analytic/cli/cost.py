@@ -61,7 +61,7 @@ def cost_command(args: argparse.Namespace) -> str:
     page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
     seq_len = 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if args.seq_len is None else args.seq_len
     layout = TokenLayout.of(seq_len, page)
-    datasheet = None if args.on is None else hardware.device(args.on, field="on")
+    datasheet = None if args.on is None else hardware.device(args.on, field="--on")
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)
     whole("batch_size", args.batch_size)
     spec.require_window("seq_len", seq_len, decoded=args.decode_steps)

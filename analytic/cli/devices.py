@@ -126,7 +126,7 @@ def write(found: SideBySide, folder: Path) -> list[Path]:
 def _chosen(names: Sequence[str] | None) -> list[DevicePeaks]:
     if names is None:
         return list(hardware.devices())
-    return [hardware.device(name, field="on") for name in dict.fromkeys(names)]
+    return [hardware.device(name, field="--on") for name in dict.fromkeys(names)]
 
 
 def _by_device(found: Sequence[tuple[Path, Rates]], chosen: Sequence[DevicePeaks]) -> dict[str, tuple[Path, Rates]]:

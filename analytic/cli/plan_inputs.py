@@ -164,7 +164,7 @@ def _datasheet(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> De
         return None
     if known is not None and args.on in stored_rates() and not _is_datasheet(args.on):
         return hardware.recognized(known[1].device_name)
-    return hardware.device(args.on, field="on")
+    return hardware.device(args.on, field="--on")
 
 
 def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, record: RecordedChoices | None) -> int:

@@ -135,7 +135,7 @@ def _nothing(found: Plan) -> str:
 
 
 def _waits(found: Plan, chosen: Service) -> str:
-    waits = f"a first token after {_seconds(chosen.ttft_s)}"
+    waits = f"a first token after {_seconds(chosen.ttft_s)} without waiting"
     if found.limited is not None and found.limited.wait_s:
         wait_s = found.limited.wait_s
         waits = f"a first token after {_seconds(chosen.ttft_s + wait_s)}, {_seconds(wait_s)} of them waiting"
