@@ -108,7 +108,7 @@ def given_window(**given: int) -> SimpleNamespace:
     [
         lambda: scaling.parsed(["--seq-lens", "256", "8177", "--device", "meta"]),
         lambda: noise.parsed(["--preset", BASE, "decode[8177]"]),
-        lambda: compare_builds.parsed(["main", "--preset", BASE, "--stage", "decode[8173]"]),
+        lambda: compare_builds.parsed(["main", "--preset", BASE, "--stage", "decode[8189]"]),
         lambda: backends.parsed(["--device", "cpu", "--preset", BASE, "--stages", "decode[8129]"]),
         lambda: nsight.parsed("nsys", ["--seq-len", "8177"]),
         lambda: decode_window.checked(
