@@ -47,9 +47,17 @@ def test_a_signal_while_a_command_imports_is_a_sentence(tmp_path: Path, number: 
     assert (code, said) == (128 + number, f"fixtures.worker: {REASONS[number]} before it began; nothing was written\n")
 
 
-def test_a_signal_before_the_plugin_is_configured_is_a_sentence(tmp_path: Path) -> None:
-    code, said = ended_while_importing(signal.SIGINT, "-c", "import conftest, torch", folder=tmp_path)
-    assert (code, said) == (130, "pytest benchmarks: interrupted (Ctrl-C) before it began; nothing was written\n")
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["benchmarks", "--seq-len=16"], "pytest benchmarks"),
+        (["benchmarks/bench_vision.py"], "pytest benchmarks"),
+        (["-q"], "pytest"),
+    ],
+)
+def test_a_signal_before_the_plugin_is_configured_is_a_sentence(tmp_path: Path, words: list[str], command: str) -> None:
+    code, said = ended_while_importing(signal.SIGINT, "-c", "import conftest, torch", *words, folder=tmp_path)
+    assert (code, said) == (130, f"{command}: interrupted (Ctrl-C) before it began; nothing was written\n")
 
 
 def test_a_program_that_imports_the_packages_handles_its_own_signals(tmp_path: Path) -> None:
