@@ -105,14 +105,14 @@ def clean_runs(output_dir: Path) -> list[Path]:
     for folder in sorted(path for path in output_dir.iterdir() if path.is_dir() and not path.is_symlink()):
         partial = clean(folder, f".{PREFIX}")
         found += partial
-        if partial or _is_of_the_dead(folder):
+        if partial or _process_is_gone(folder):
             with suppress(OSError):  # it holds more than that
                 folder.rmdir()
                 found += [] if partial else [folder]
     return found
 
 
-def _is_of_the_dead(folder: Path) -> bool:
+def _process_is_gone(folder: Path) -> bool:
     """Whether `folder` is of a run whose process is gone, as if it was killed before it wrote its first file."""
     name = RUN.fullmatch(folder.name)
     if name is None:
