@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.explain.attribution import PARTS, Amounts, Split, UnitCosts, log_mean, split
@@ -14,7 +14,7 @@ amount = st.none() | st.just(0.0) | st.floats(1, 1e15)
 amounts = st.builds(Amounts, flops=amount, bytes=amount, launches=amount)
 cost = st.floats(1e-15, 1e-3)
 costs = st.builds(UnitCosts, flops=cost, bytes=cost, launches=cost)
-unhurried = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(max_examples=100)
 """On a busy machine too."""
 ONE = UnitCosts(flops=1.0, bytes=1.0, launches=1.0)
 """A second for each unit of work."""

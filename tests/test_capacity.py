@@ -21,7 +21,7 @@ PAGE = gundam(CropGrid.parse("2x3"))
 
 
 @given(memory_gb=st.integers(8, 200), new_tokens=st.integers(1, 2000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_answer_fits_and_one_page_more_does_not(memory_gb: int, new_tokens: int) -> None:
     found = capacity(SPEC, RUN, memory_bytes=memory_gb * 10**9, seq_len=1024, new_tokens=new_tokens, page=PAGE)
     memory = PageMemory(SPEC, RUN, seq_len=1024, new_tokens=new_tokens, page=PAGE)

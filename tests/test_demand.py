@@ -80,7 +80,7 @@ def test_the_table_says_which_devices_are_too_slow(full_spec: ModelSpec) -> None
     assert "none of 16" in text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seq_len=st.integers(1024, 4096),
     more=st.integers(1, 512),

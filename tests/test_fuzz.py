@@ -323,7 +323,7 @@ def test_the_table_stands_between_the_markers_of_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", ["noise", "calibration", "merged", "snapshot", "refresh"])
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_values_that_are_made_of_a_schema_fit_it(name: str, data: st.DataObject) -> None:
     schema = DOCUMENT_KINDS[name].schema

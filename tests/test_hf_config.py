@@ -178,7 +178,7 @@ def test_mla_is_refused_wherever_it_is_said_and_also_where_nothing_is_said() -> 
 # --- no field is ignored
 
 
-FAST = settings(max_examples=1000, deadline=None, print_blob=False)
+FAST = settings(max_examples=1000, print_blob=False)
 
 
 def other_values(value: Any) -> st.SearchStrategy[Any]:

@@ -164,7 +164,7 @@ def test_two_machines_are_two_series(tmp_path: Path) -> None:
     assert history.left_out == ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_record_that_is_damaged_anywhere_is_extracted_or_named(data: st.DataObject) -> None:
     value = example(data.draw(st.sampled_from(RECORDS)))

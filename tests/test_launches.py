@@ -179,7 +179,7 @@ def test_an_operator_that_moves_nothing_is_found(subject_on: Callable, monkeypat
 
 
 @given(run=RUNS, length=st.integers(2, 5000), more=st.integers(1, 500), batch=st.integers(2, 6), fewer=st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_prefill_launches_the_same_at_any_length_and_batch(
     run: Execution, length: int, more: int, batch: int, fewer: int
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_prefill_launches_the_same_at_any_length_and_batch(
 
 
 @given(run=RUNS, past=st.integers(0, 5000), batch=st.integers(1, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_decoded_token_launches_the_same(run: Execution, past: int, batch: int) -> None:
     decoder = Decoder(spec=TEXT, shape=shape(new=1, past=past, batch=batch), logits="last", run=run)
     first = replace(decoder, shape=shape(new=1)).forward_cost().launches
@@ -200,7 +200,7 @@ def test_every_decoded_token_launches_the_same(run: Execution, past: int, batch:
 
 
 @given(run=RUNS, grid=st.sampled_from(ALL_GRIDS), batch=st.integers(2, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_batch_of_pages_launches_more_only_to_put_them_together(run: Execution, grid: CropGrid, batch: int) -> None:
     two, many = (VisionStack(spec=SPEC, workload=gundam(grid), batch=pages, run=run).tree("model") for pages in (2, batch))
     assembly = 3 + (grid.columns > 1)

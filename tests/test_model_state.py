@@ -203,7 +203,7 @@ def test_layers_of_two_models_are_refused() -> None:
 
 
 @given(length=SIZES, batch=st.integers(1, 8), steps=st.integers(1, 70))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_cache_grows_by_one_token_a_step(length: int, batch: int, steps: int) -> None:
     model = root()
     cache = model.start_prefill(length, batch)
@@ -216,7 +216,7 @@ def test_the_cache_grows_by_one_token_a_step(length: int, batch: int, steps: int
 
 
 @given(length=SIZES, more=st.integers(1, 500))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_work_rises_with_the_sequence(length: int, more: int) -> None:
     model = root()
 
@@ -236,7 +236,7 @@ def test_work_rises_with_the_sequence(length: int, more: int) -> None:
 
 
 @given(run=RUNS, length=SIZES, past=st.integers(0, 3000), batch=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_children_sum_to_their_parent(run: Execution, length: int, past: int, batch: int) -> None:
     shape = DecoderShape(batch=batch, new_tokens=length, past_tokens=past)
     check_sums(Decoder(spec=SPEC.text, shape=shape, logits="all", run=run).tree(""))
@@ -259,7 +259,7 @@ def check_sums(node: CostNode) -> None:
 
 
 @given(run=RUNS, grid=st.sampled_from(ALL_GRIDS), batch=st.integers(2, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_vision_flops_are_linear_in_the_batch(run: Execution, grid: object, batch: int) -> None:
     model = root(run=run)
     model.start_vision(workload=gundam(grid))
@@ -271,7 +271,7 @@ def test_vision_flops_are_linear_in_the_batch(run: Execution, grid: object, batc
 
 
 @given(views=st.integers(1, 12), batch=st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_vision_flops_are_linear_in_equal_views(views: int, batch: int) -> None:
     model = root()
     model.start_vision()
@@ -281,7 +281,7 @@ def test_vision_flops_are_linear_in_equal_views(views: int, batch: int) -> None:
 
 
 @given(run=RUNS, length=SIZES, batch=st.integers(2, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_decoder_flops_and_cache_are_linear_in_the_batch(run: Execution, length: int, batch: int) -> None:
     model = root(run=run)
     model.start_prefill(length, 1)
@@ -293,7 +293,7 @@ def test_decoder_flops_and_cache_are_linear_in_the_batch(run: Execution, length:
 
 
 @given(run=RUNS, length=SIZES, past=st.integers(0, 5000), batch=st.integers(1, 5), logits=st.sampled_from(["last", "all"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bounds_between_the_conventions(run: Execution, length: int, past: int, batch: int, logits: str) -> None:
     shape = DecoderShape(batch=batch, new_tokens=length, past_tokens=past)
     cost = Decoder(spec=SPEC.text, shape=shape, logits=logits, run=run).forward_cost()
@@ -304,7 +304,7 @@ def test_bounds_between_the_conventions(run: Execution, length: int, past: int, 
 
 
 @given(run=RUNS, batch=st.integers(1, 4), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_array_of_shapes_costs_what_each_shape_costs(run: Execution, batch: int, data: st.DataObject) -> None:
     new = data.draw(st.lists(st.integers(1, 3000), min_size=1, max_size=5))
     past = data.draw(st.lists(st.integers(0, 3000), min_size=len(new), max_size=len(new)))

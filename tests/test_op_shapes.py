@@ -98,7 +98,7 @@ def check_one(op: Op) -> None:
     past=st.integers(0, 5000),
     batch=st.integers(1, 4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shapes_of_the_decoder_give_its_flops(run: Execution, spec: ModelSpec, new: int, past: int, batch: int) -> None:
     shape = DecoderShape(batch=batch, new_tokens=new, past_tokens=past)
     check(Decoder(spec=spec.text, shape=shape, logits="all", run=run).tree(""))
@@ -112,7 +112,7 @@ def test_shapes_of_the_decoder_give_its_flops(run: Execution, spec: ModelSpec, n
     page=st.sampled_from([*MODES.values(), *(gundam(grid) for grid in ALL_GRIDS)]),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shapes_of_vision_give_its_flops(run: Execution, spec: ModelSpec, page: VisionWorkload, batch: int) -> None:
     check(VisionStack(spec=spec, workload=page, batch=batch, run=run).tree(""))
 

@@ -57,7 +57,7 @@ def test_an_example_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_named(name: str, tmp_path: Path, data: st.DataObject) -> None:
     kind, value = KINDS[name], example(name)
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_read_or_named(name: str, tmp_path: Path, data: st.Dat
         assert any(name in said for name in (str(path), *kind.names))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_the_index_has_a_row_for_every_damaged_record(data: st.DataObject) -> None:
     value = example(data.draw(st.sampled_from(RECORDS)))

@@ -63,7 +63,6 @@ PLACES = st.builds(
 RELEASE_FIELDS = {"python", "torch", "transformers", "driver"}
 
 
-@settings(deadline=None)
 @given(st.sampled_from(NAMES), PLACES, PLACES)
 def test_a_key_is_benchmark_and_way_without_the_releases(name: str, one: Fingerprint, other: Fingerprint) -> None:
     differing = {field.name for field in fields(Fingerprint) if getattr(one, field.name) != getattr(other, field.name)}
@@ -91,7 +90,7 @@ def noise(number: int) -> StageNoise:
 REFRESHES = st.lists(st.tuples(PLACES, st.sets(st.sampled_from(NAMES), min_size=1)), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(REFRESHES)
 def test_a_refresh_replaces_what_it_measured_and_nothing_else(refreshes: list[tuple[Fingerprint, set[str]]]) -> None:
     expected: dict[Key, StageNoise] = {}
@@ -182,7 +181,7 @@ def parsed(words: tuple[str, ...]) -> RunOptions:
     return RunOptions.parsed(lambda flag: given_[flag.removeprefix("--").replace("-", "_")])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OPTIONS)
 def test_the_words_of_a_run_select_the_same_benchmarks_in_the_same_way(chosen: dict[str, Any]) -> None:
     options = RunOptions.parsed({**DEFAULTS, **chosen}.get)

@@ -87,7 +87,7 @@ SHARES = st.lists(st.integers(1, 100), min_size=2, max_size=4)
 
 
 @given(parts=SHARES, pages=st.integers(1, 2000), places=st.permutations(SWEPT_PAGES))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_mix_is_no_better_than_its_best_page_and_no_worse_than_its_worst(
     parts: list[int], pages: int, places: list[str]
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_mix_is_no_better_than_its_best_page_and_no_worse_than_its_worst(
 
 
 @given(page=st.sampled_from(SWEPT_PAGES), memory_gb=st.integers(9, 100), more=st.integers(0, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_more_memory_never_gives_fewer_pages(page: str, memory_gb: int, more: int) -> None:
     times = floor_times(SPEC, RUN, hardware.device("h200"))
     found = []
@@ -119,7 +119,7 @@ def test_more_memory_never_gives_fewer_pages(page: str, memory_gb: int, more: in
 
 
 @given(slower=st.floats(1, 10), pages=st.integers(1, 2000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_nothing_that_is_slower_than_the_floor_gives_more_pages(slower: float, pages: int) -> None:
     device, mix = hardware.device("h200"), mix_of("2x3=0.5", "base=0.5")
     floor = floor_times(SPEC, RUN, device)
