@@ -136,6 +136,8 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, value: obje
         ({**GOOD, "schema_version": ["1.0"]}, "schema_version: got ['1.0']"),
         ({**GOOD, "threads": 0}, "does not fit schemas/calibration.v1.schema.json: $.threads"),
         ({**GOOD, "more": 1}, "'more' was unexpected"),
+        ({**GOOD, "threads": None}, "$.threads: null is not of type 'integer'"),
+        ({**GOOD, "threads": True}, "$.threads: true is not of type 'integer'"),
     ],
 )
 def test_what_is_another_document_is_refused(value: object, message: str) -> None:
@@ -188,6 +190,15 @@ def test_a_record_of_any_version_becomes_one_of_the_last(version: int) -> None:
     RECORD.check(new, where="the new record")
     assert new["schema_version"] == RECORD.version
     assert RECORD.current(new, where="the new record") == new
+
+
+def test_an_old_record_whose_parts_contradict_each_other_is_refused_by_name() -> None:
+    old = json.loads((DATA / "record.v1.json").read_text()) | {"weights": "none"}
+    assert old["ceilings"] is not None
+    with pytest.raises(
+        RecordError, match=r"^an old record: as version 5\.0 it does not fit .*: \$\.timed\.weights: 'none'"
+    ):
+        RECORD.current(old, where="an old record")
 
 
 def test_a_damaged_file_of_the_project_can_be_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,8 @@ def test_shares_and_rates_have_exact_intervals() -> None:
     for wrong in (Share.out_of, YearlyRate.over):
         with pytest.raises(ValueError, match="got 0, accepted: at least 1"):
             wrong(0, 0)
+    with pytest.raises(ValueError, match="share: got 3 out of 2, accepted: at most 2"):
+        Share(number=3, of=2, low=0, high=1)
 
 
 @pytest.mark.parametrize("change", ["work", "efficiency", "environment"])

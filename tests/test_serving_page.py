@@ -10,6 +10,7 @@ import pytest
 from fixtures.evidence.render import as_html, as_markdown
 from fixtures.evidence.section import Standing
 from fixtures.evidence.study import Card
+from fixtures.serving import served_table
 from fixtures.serving.serve_evidence import STUDY, page_of, subject_of
 from fixtures.serving.served_charts import parts_of
 from fixtures.serving.served_run import cell_json
@@ -99,6 +100,14 @@ def test_a_page_whose_tokens_differ_is_marked() -> None:
     assert tokens.tables[0].rows == (("1920x1080px", "1920x1080", "4x2", "1,093", "483, 1,093"),)
     assert tokens.tables[0].marked == {0}
     assert "483, 1,093" in as_markdown(page)
+
+
+def test_a_cell_without_a_load_is_refused_by_name() -> None:
+    cell = over_levels(1)["cells"][0]
+    assert served_table.load_of(cell) == "1 in flight"
+    assert served_table.load_of(cell | {"concurrency": None, "rate_per_s": 0.5}) == "0.5/s"
+    with pytest.raises(ValueError, match=r"cells: .*: got neither concurrency nor rate_per_s, accepted: one of them"):
+        served_table.load_of(cell | {"concurrency": None, "rate_per_s": None})
 
 
 def test_the_subject_names_both_loops() -> None:

@@ -81,6 +81,8 @@ class Document:
             found = self.steps[version](found)
             version = found["schema_version"]
             found = filled(found, self.versions[version])
+        if version != document["schema_version"]:
+            self._require_fit(found, version, f"{where}: as version {version} it")
         return found
 
     def parse(self, text: str, *, where: str) -> dict[str, Any]:
@@ -128,10 +130,13 @@ class Document:
                 f"{where}: schema_version: got {_short(version)}, accepted: {', '.join(known)}; a newer {self.name} needs "
                 f"a newer dsocr-bench, this one writes {self.version}"
             )
-        problems = violations(value, known[version])
-        if problems:
-            raise self.error(f"{where}: does not fit schemas/{known[version]}: {'; '.join(problems)}")
+        self._require_fit(value, version, f"{where}:")
         return value, version
+
+    def _require_fit(self, value: dict[str, Any], version: str, what: str) -> None:
+        problems = violations(value, self.versions[version])
+        if problems:
+            raise self.error(f"{what} does not fit schemas/{self.versions[version]}: {'; '.join(problems)}")
 
     def _from_text(self, text: str, where: str) -> object:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 SCHEMAS: Final = Path(__file__).resolve().parents[2] / "schemas"
 MOST_VIOLATIONS: Final = 5
@@ -28,7 +29,7 @@ def violations(loaded: object, schema: str) -> list[str]:
     found = sorted(_validator(schema).iter_errors(loaded), key=lambda error: error.json_path)
     # if several forms are accepted, such as an object or null, report the errors of the nearest one
     nearest = [best_match([error]) for error in found[:MOST_VIOLATIONS]]
-    return [f"{error.json_path}: {_short(error.message)}" for error in nearest]
+    return [f"{error.json_path}: {_short(_in_json(error))}" for error in nearest]
 
 
 def filled(loaded: Any, schema: str) -> Any:
@@ -204,6 +205,14 @@ def _referred_files(schema: str) -> frozenset[str]:
 @cache
 def _contents(schema: str) -> Any:
     return json.loads((SCHEMAS / schema).read_text(encoding="utf-8"))
+
+
+def _in_json(error: ValidationError) -> str:
+    """The message, with null, true and false as the file has them."""
+    shown = repr(error.instance)
+    if error.instance is not None and not isinstance(error.instance, bool):
+        return error.message
+    return error.message.replace(shown, json.dumps(error.instance), 1)
 
 
 def _short(message: str, limit: int = 200) -> str:
