@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from analytic.io.run_record import RECORD
 from fixtures.baseline.judgement import Outcome
-from fixtures.evidence.render import as_html, as_markdown, coded
+from fixtures.evidence.render import as_html, as_markdown, breakable, coded
 from fixtures.evidence.section import Page, Standing, Tone
 from fixtures.report.judged_pair import JudgedPair, judged
 from fixtures.report.pair import page_of_pair
@@ -300,6 +301,12 @@ def test_smaller_changes_are_left_to_a_comparison_of_the_same_way(record: dict[s
 def test_text_between_backticks_is_code_and_never_markup() -> None:
     assert coded("run `nox -s compare -- 'a b'` & go") == "run <code>nox -s compare -- &#39;a b&#39;</code> &amp; go"
     assert coded("`<b>`") == "`&lt;b&gt;`"
+
+
+def test_a_long_dotted_name_may_go_on_after_a_dot_and_is_looked_for_at_the_start_of_words() -> None:
+    assert breakable(Markup("in layers.0.mlp.experts at x.y")) == "in layers.<wbr>0.<wbr>mlp.<wbr>experts at x.y"
+    assert breakable(Markup("9a.b.c")) == "9a.b.c"
+    assert len(breakable(Markup("x" * 1_000_000))) == 1_000_000  # from every letter of it, hours
     page = Page(title="t", subtitle="s", standing=Standing.MEASURED, verdict=("use `nox -s compare`",))
     assert "`" not in as_html(page)
     assert "**use `nox -s compare`**" in as_markdown(page)

@@ -106,6 +106,18 @@ def test_a_row_says_what_is_wrong_with_a_record_in_terms_of_the_record(text: str
     assert "Error" not in said
 
 
+@pytest.mark.parametrize("place", [("created",), ("execution", "attention"), ("model", "model_variant")])
+def test_a_row_shows_no_null_where_a_record_has_text(place: tuple[str, ...]) -> None:
+    record = json.loads((DATA / "record.v1.json").read_text())
+    *outer, name = place
+    holder = record
+    for key in outer:
+        holder = holder[key]
+    holder[name] = None
+    said = listed_record("run", record).result
+    assert said.startswith("not a record: does not fit schemas/record.v1.schema.json: $." + ".".join(place))
+
+
 def test_latest_is_the_newest_run_that_can_be_read(tmp_path: Path) -> None:
     put(tmp_path / "20261121-000000-1", "null")
     write_index(tmp_path)
