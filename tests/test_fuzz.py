@@ -21,7 +21,7 @@ from fixtures.proof.document_kinds import DOCUMENT_KINDS
 from fixtures.proof.fuzz_shares import share_out
 from fixtures.proof.fuzz_targets import KINDS, FuzzTally, FuzzTarget, fuzzed, targets, tried
 from fixtures.proof.reader_kinds import FuzzedCommand, Reader, ReaderKind, WrongAnswerError
-from fixtures.proof.reader_oracle import FoundProblem
+from fixtures.proof.reader_oracle import FoundProblem, read_by
 from fixtures.proof.reading_modules import ELSEWHERE, FUZZED
 from fixtures.proof.schema_values import node_of, values
 
@@ -203,6 +203,15 @@ def test_what_a_reader_may_not_do_is_found_and_made_small(reader: Reader, said: 
     assert len(tally.findings) == 1
     assert said in str(tally.findings[0].problem)
     assert len(tally.findings[0].damaged.content) < 10  # nothing of the file is needed for it
+
+
+def test_a_page_may_show_a_text_of_its_document_that_looks_like_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text('{"peer": "NaN", "flops": NaN}')
+    kind = made_up(unnamed).kind
+    assert read_by(lambda _: "<td>NaN</td>", path, kind) == "read"
+    with pytest.raises(FoundProblem, match="shows inf as a number"):
+        read_by(lambda _: "<td>NaN</td><td>inf</td>", path, kind)
 
 
 def test_a_reader_that_waits_and_one_that_takes_memory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
