@@ -46,6 +46,26 @@ def test_times_and_pages_are_drawn_over_the_load_with_the_floor() -> None:
     assert "Where a page&#39;s time goes" in as_html(page)
 
 
+def test_token_times_that_cannot_be_drawn_are_named() -> None:
+    run = over_levels(1, 2)
+    for cell in run["cells"]:
+        cell["token"] |= {"p50_s": 0.0}
+    (load,) = (section for section in page_of(run).sections if section.key == "load")
+    assert [chart.description.partition(".")[0] for chart in load.charts] == ["TTFT in flight", "Pages/s in flight"]
+    assert load.words[-1] == "Token times are not drawn: their medians are zero, since tokens arrive several at once."
+
+
+def test_times_and_throughput_are_tables_of_their_own_and_hold_every_column() -> None:
+    run = over_levels(1, 2)
+    (figures,) = (section for section in page_of(run).sections if section.key == "figures")
+    times, throughput = (table.columns for table in figures.tables)
+    assert times[:2] == throughput[:2] == ("page", "load")
+    assert throughput[2:] == ("mean in flight", "pages/s", "of bound", "tokens/s", "MFU", "MBU")
+    columns = ["mean in flight" if name == "mean" else name for name in served_table.rows(run)[0]]
+    assert sorted([*times, *throughput[2:]]) == sorted(columns)
+    assert all(len(row) == len(table.columns) for table in figures.tables for row in table.rows)
+
+
 def test_one_load_is_in_no_chart_over_loads() -> None:
     assert "load" not in [section.key for section in page_of(over_levels(2)).sections]
 
@@ -58,8 +78,8 @@ def test_the_parts_of_a_page_are_its_floors_and_what_comes_on_top() -> None:
     floor = cell["floor"]
     assert parts["vision, floor"] == floor["vision_s"]
     assert parts["decode, floor"] == pytest.approx(10 * floor["step_s"])
-    assert parts["more before the first token"] == pytest.approx(0.5 - floor["ttft_s"])
-    assert parts_of(cell | {"floor": None}, 11) == {"before the first token": 0.5, "after it": 0.5}
+    assert parts["rest of TTFT"] == pytest.approx(0.5 - floor["ttft_s"])
+    assert parts_of(cell | {"floor": None}, 11) == {"TTFT": 0.5, "decode": 0.5}
     assert parts_of(cell | {"ttft": None}, 11) is None
 
 
