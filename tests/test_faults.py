@@ -19,6 +19,7 @@ from fixtures.proof import clock_back, faults_text
 from fixtures.proof import faults as session
 from fixtures.proof.fault_commands import COMMANDS, NO_ROW, FaultCommand
 from fixtures.proof.fault_kinds import Fault, Moment
+from fixtures.proof.fault_moments import soon_over
 from fixtures.proof.fault_results import FAULTS, FaultResults, TrialResult
 from fixtures.proof.faults import parsed
 from fixtures.proof.faulty_process import FaultyProcess, Sent
@@ -215,11 +216,24 @@ def test_a_signal_is_sent_at_its_moment_and_one_that_comes_too_late_is_told(proc
     lines = ("import time, sys", "open('watched/first', 'w')", "print('line', file=sys.stderr)", "time.sleep(60)")
     sent = Sent(number=signal.SIGTERM, to_group=False, when=lambda seen: "first" in seen.names and seen.lines == 1)
     end = process(*lines).ended(limit_s=30, sent=sent)
-    assert (end.code, end.hit, end.timed_out, len(end.line_s)) == (-signal.SIGTERM, True, False, 1)
+    assert (end.code, end.timed_out, len(end.line_s)) == (-signal.SIGTERM, False, 1)
+    assert end.hit_s is not None
+    assert soon_over(end)
+    assert not soon_over(replace(end, seconds=2 * end.hit_s + 4))
     end = process("pass").ended(limit_s=30, sent=sent)
-    assert (end.code, end.hit) == (0, False)
+    assert (end.code, end.hit_s) == (0, None)
+    assert not soon_over(end)
     end = process("import time; time.sleep(60)").ended(limit_s=0.5)
     assert (end.code, end.timed_out) == (-signal.SIGKILL, True)
+
+
+def test_a_command_takes_ctrl_c_where_the_session_ignores_it(process: Callable[..., FaultyProcess]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        running = process("import signal, sys", "sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert running.ended(limit_s=30).code == 0
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
