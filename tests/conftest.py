@@ -43,9 +43,7 @@ TINY: Final = ("--preset", "tiny", "--device", "meta", "--seq-len", "16", "--dec
 
 def pytest_configure(config: pytest.Config) -> None:
     """A warning fails a test, and the collection of tests. A run of benchmarks alone does not load this, and shows it."""
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # in the background of a shell; tests send it to processes of theirs
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes of tests need it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in FILTERS:
         config.addinivalue_line("filterwarnings", line)

@@ -200,6 +200,31 @@ with leftovers.temporary_folder("base", parent=folder), leftovers.temporary_file
 """
 
 
+def test_a_temporary_folder_removes_what_killed_runs_of_other_commands_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "dsocr-overlay-abcdefgh.tmp").mkdir()
+    with leftovers.temporary_folder("switches") as used, leftovers.temporary_folder("overlay") as other:
+        assert sorted(tmp_path.iterdir()) == sorted((used, other))
+    assert capsys.readouterr().err == f"removed what a killed run left: {tmp_path}/dsocr-overlay-abcdefgh.tmp\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_what_could_not_be_written_is_removed_with_those_above_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), stored.folder_for(tmp_path / "new" / "inner"):
+        raise OSError("full")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "kept").touch()
+    with pytest.raises(KeyboardInterrupt), stored.folder_for(tmp_path / "new" / "inner"):
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["kept"]
+    with stored.folder_for(tmp_path / "new" / "inner"):
+        pass
+    assert (tmp_path / "new" / "inner").is_dir()
+
+
 def test_leftovers_of_a_killed_process_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,15 +110,8 @@ class Document:
     def write(self, path: Path, value: object, *, where: str | None = None) -> None:
         """Write `value` to `path` atomically, creating the folder. Raises `error` and writes nothing if it does not fit."""
         text = self.text(value, where=where or str(path))
-        new = not path.parent.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with stored.folder_for(path.parent):
             stored.write_at_once(path, text)
-        except OSError:
-            with suppress(OSError):  # a full disk: leave no empty folder either
-                if new:
-                    path.parent.rmdir()
-            raise
 
     def _checked(self, value: object, where: str) -> tuple[dict[str, Any], str]:
         """`value` and the version that it declares."""

@@ -28,11 +28,12 @@ RUN: Final = re.compile(r"(?:[a-z_]+-)?\d{8}-\d{6}-(\d{1,9})")
 def temporary_folder(name: str, *, parent: Path | None = None) -> Iterator[Path]:
     """A folder in the system's folder for temporary files, or hidden in `parent`; removed at the end, unless renamed.
 
-    Those of the same name that killed processes left are removed first, which one line says.
+    What killed processes left there, of any name of ours, is removed first, which one line says.
     """
-    prefix = f"{PREFIX}{name}-" if parent is None else f".{PREFIX}{name}-"
-    if found := clean(Path(tempfile.gettempdir()) if parent is None else parent, prefix):
+    hidden = "" if parent is None else "."
+    if found := clean(Path(tempfile.gettempdir()) if parent is None else parent, f"{hidden}{PREFIX}"):
         say(removed_line(found))
+    prefix = f"{hidden}{PREFIX}{name}-"
     made: list[tuple[Path, int]] = []
     try:
         with postponed():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +54,20 @@ def require_writable(folder: Path, *files: Path) -> None:
                 parent.rmdir()
     if found := clean_runs(folder):
         say(removed_line(found))
+
+
+@contextmanager
+def folder_for(folder: Path) -> Iterator[None]:
+    """Create `folder` for what the block writes. If that fails, empty folders that were created are removed."""
+    missing = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds more than that
+            for parent in missing:
+                parent.rmdir()
+        raise
 
 
 def no_folder(path: Path) -> str:
