@@ -79,6 +79,24 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     assert done.stdout == "True\n"
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_signal_while_the_interpreter_ends_leaves_the_exit_code_of_the_command(code: int) -> None:
+    script = f"""
+import atexit, os, signal, sys, time
+from analytic.io.ending import ended
+from analytic.io.starting import quiet_start
+quiet_start("made up")
+atexit.register(time.sleep, 10)
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+def main(arguments):
+    print("all of it")
+    return {code}
+sys.exit(ended("made up", main, []))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=outside_pytest(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "all of it\n", "")
+
+
 def test_a_signal_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ("import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(0.3)", "reached = 'the end'")
     (tmp_path / "interrupted_module.py").write_text("\n".join(lines))

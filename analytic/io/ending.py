@@ -35,6 +35,7 @@ _holding: Final[list[bool]] = []
 """Not empty while `held`."""
 
 _begun: Final[list[bool]] = []
+_codes: Final[list[int]] = []
 """Not empty once signals were handled by `stoppable`."""
 
 
@@ -212,21 +213,32 @@ def ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> 
     the command and passes through.
     """
     with stoppable():
-        try:
-            code = main(arguments)
-            if sys.stdout is not None:  # None if the process was started with it closed, as by `>&-`
-                sys.stdout.flush()
-            return code
-        except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+        code = _ended(name, main, arguments)
+        _codes.append(code)
+    return code
+
+
+def finished() -> int | None:
+    """The exit code of the command of this process, if it has ended and only the interpreter has not."""
+    return _codes[-1] if _codes else None
+
+
+def _ended(name: str, main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    try:
+        code = main(arguments)
+        if sys.stdout is not None:  # None if the process was started with it closed, as by `>&-`
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+        discard_output()
+        return exit_code(BrokenPipeError())
+    except (KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
+        if not is_ending(error):
+            raise
+        say(f"{name}: {reason_of(error)}; nothing more was written")
+        if isinstance(error, OSError):
             discard_output()
-            return exit_code(BrokenPipeError())
-        except (KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
-            if not is_ending(error):
-                raise
-            say(f"{name}: {reason_of(error)}; nothing more was written")
-            if isinstance(error, OSError):
-                discard_output()
-            return exit_code(error)
+        return exit_code(error)
 
 
 def written(name: str, what: str, write: Callable[[], T]) -> T | None:

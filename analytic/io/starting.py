@@ -13,7 +13,7 @@ import threading
 from types import FrameType
 from typing import Final
 
-from analytic.io.ending import SIGNALS, Terminated, begun, reason_of, say
+from analytic.io.ending import SIGNALS, Terminated, begun, finished, reason_of, say
 
 MODULE: Final = "-m"
 """What `sys.argv` begins with while the packages of `python -m PACKAGE.MODULE` are imported."""
@@ -35,7 +35,9 @@ def quiet_start(name: str | None = None) -> None:
     command = name or _module()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not begun():  # otherwise the command has said all that there is to say
+        if (code := finished()) is not None:  # all is said and written, and the interpreter is ending
+            os._exit(code)
+        if not begun():
             reason = reason_of(KeyboardInterrupt() if number == signal.SIGINT else Terminated(number))
             say(f"{command}: {reason} before it began; nothing was written")
         os._exit(128 + number)
