@@ -71,3 +71,11 @@ def test_the_output_of_a_command_is_text_with_its_exit_code(tmp_path: Path) -> N
         output_of(("sh", "-c", "exit 3"), check=True)
     with pytest.raises(subprocess.TimeoutExpired):
         output_of(("sleep", "60"), timeout_s=0.05)
+
+
+def test_temporary_files_of_a_command_that_is_ended_are_in_the_folder_that_it_was_given(tmp_path: Path) -> None:
+    code = "import os, tempfile; tempfile.mkdtemp(); os.abort()"
+    done = output_of((sys.executable, "-c", code), temporary=tmp_path / "tmp")
+    assert done.returncode == -signal.SIGABRT
+    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert os.environ.get("TMPDIR") != str(tmp_path / "tmp")

@@ -274,11 +274,16 @@ def test_an_environment_of_its_own_has_the_pins_of_its_commit_and_can_say_which_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[tuple[str, ...]] = []
-    monkeypatch.setattr(builds, "_run", lambda *command, cwd: ran.append(command))
-    assert builds._installed(Path("/venv"), tmp_path) == Path("/venv/bin/python")
-    assert ran[-1] == ("/venv/bin/python", "-m", "pip", "install", "--quiet", f"{tmp_path}[gpu]")
+
+    def stand_in(*command: str, cwd: Path, temporary: Path) -> None:
+        assert (cwd, temporary) == (tmp_path, Path("/base/tmp"))  # which goes with the environment
+        ran.append(command)
+
+    monkeypatch.setattr(builds, "_run", stand_in)
+    assert builds._installed(Path("/base/venv"), tmp_path) == Path("/base/venv/bin/python")
+    assert ran[-1] == ("/base/venv/bin/python", "-m", "pip", "install", "--quiet", f"{tmp_path}[gpu]")
     (tmp_path / "constraints.txt").write_text(PINNED)
-    builds._installed(Path("/venv"), tmp_path)
+    builds._installed(Path("/base/venv"), tmp_path)
     assert ran[-1][-3:] == ("--constraint", f"{tmp_path}/constraints.txt", f"{tmp_path}[gpu]")
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +17,7 @@ from analytic.framework import TORCH, TRANSFORMERS, FrameworkProfile
 from fixtures.ab_testing.compare_builds import Compared
 from fixtures.ab_testing.pairs import Pair
 from fixtures.ab_testing.pairwise import PairwiseVerdict
-from fixtures.drift.overlay import asked
+from fixtures.drift.overlay import asked, overlay
 from fixtures.drift.pairs import ReleasePair, page
 from fixtures.drift.report import DRIFT, Drift, DriftOutcome, lines, write
 from fixtures.drift.snapshot import CaseCounts, OperatorWork, Snapshot, taken
@@ -303,3 +305,22 @@ def test_a_snapshot_without_its_arguments_says_which_it_takes(capsys: pytest.Cap
     for number in (0, 1):
         assert snapshot(["out.json"][:number]) == 2
         assert f"snapshot: got {number} arguments, accepted: FILE NAME [CASE ...]" in capsys.readouterr().err
+
+
+def test_what_installing_leaves_when_it_is_ended_goes_with_the_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended_early(command: Sequence[str], *, temporary: Path) -> subprocess.CompletedProcess[str]:
+        temporary.mkdir(exist_ok=True)
+        (temporary / command[-1].replace("/", "-")).mkdir()
+        if "venv" not in command:
+            raise KeyboardInterrupt
+        site = Path(sysconfig.get_path("purelib", vars={"base": command[-1], "platbase": command[-1]}))
+        site.mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("fixtures.drift.overlay.output_of", ended_early)
+    with pytest.raises(KeyboardInterrupt), overlay() as place:
+        place.install("transformers==5.24.0")
+    assert list(tmp_path.iterdir()) == []

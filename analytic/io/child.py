@@ -47,8 +47,15 @@ def output_of(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     check: bool = False,
+    temporary: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` to its end; its output as text. Raises what `subprocess.run` does."""
+    """Run `command` to its end; its output as text. Raises what `subprocess.run` does.
+
+    temporary  the folder, made if missing, for temporary files of the command, which one that is ended leaves behind
+    """
+    if temporary is not None:
+        temporary.mkdir(exist_ok=True)
+        env = {**(os.environ if env is None else env), "TMPDIR": str(temporary)}
     return subprocess.run(
         command, cwd=cwd, env=env, timeout=timeout_s, check=check, capture_output=True, text=True, preexec_fn=tied()
     )
