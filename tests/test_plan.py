@@ -177,3 +177,28 @@ def test_bad_input_is_named_and_exits_with_2(
     refused: Callable[[list[str]], str], arguments: list[str], message: str
 ) -> None:
     assert message in refused(arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "closer"),
+    [
+        (["--on", "h200"], "closer to real times: --on nvidia-h200, from the measured rates of its operators"),
+        (
+            ["--on", "h100-sxm"],
+            "closer to real times: from rates that `nox -s qualify -- --device cuda` measures on the device",
+        ),
+        (["--on", "nvidia-h200"], None),
+        (["--memory-gb", "24"], None),
+    ],
+)
+def test_a_floor_says_how_to_get_closer_to_real_times(
+    words: list[str], closer: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["capacity", *words]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "closer" in line]
+    assert said == ([] if closer is None else [closer])
+
+
+def test_an_unknown_device_is_refused_with_the_measured_ones_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capacity", "--on", "h2000"]) == 2
+    assert "; or a device with measured rates: nvidia-h200" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from analytic.cli.arguments import (
 )
 from analytic.cli.pages import add_page_files
 from analytic.cli.plan_inputs import files_lines, plan_inputs
+from analytic.cli.planned_device import more_real
 from analytic.io import shell, stored
 from analytic.io.argument_types import file_path, folder_path, integer, real
 from analytic.io.documents import Document
@@ -118,7 +119,9 @@ def capacity_command(args: argparse.Namespace) -> str:
     if args.json:
         return json.dumps(found.as_json(), indent=1)
     pages = any(shape.page is not None for shape in given.mix.pages)
-    shown = [*files_lines(given.files), *lines(found), *(f"wrote {path}" for path in written)]
+    source = None if given.times is None else given.times.source
+    shown = [*files_lines(given.files), *lines(found), *more_real(given.device, source=source)]
+    shown += [f"wrote {path}" for path in written]
     return with_notice(given.mix.crop_rule, "\n".join(shown), pages=pages)
 
 

@@ -15,10 +15,9 @@ from typing import Final
 
 from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, PROMPT_TOKENS, SEQ_LEN, selected_page, selected_rule
 from analytic.cli.pages import FoundPages, found_pages
-from analytic.cli.predict import stored_rates
+from analytic.cli.planned_device import datasheet_of, memory_of, rates_of
 from analytic.core.checks import whole
 from analytic.core.execution import Execution
-from analytic.io import shell
 from analytic.io.documents import naming
 from analytic.models.deepseek_ocr.workload import PageFormat, VisionWorkload
 from analytic.models.registry import load_spec
@@ -27,13 +26,9 @@ from analytic.planning.mix import Loop, Mix
 from analytic.planning.page_counts import by_views, counted, mix_of, read_mix
 from analytic.planning.recorded_times import RecordedChoices, recorded_choices, recorded_times
 from analytic.planning.times import Times, floor_times, predicted_times
-from analytic.prediction import hardware, rates
 from analytic.prediction.hardware import DevicePeaks
 from analytic.prediction.rates import Rates
 
-LEAST_GB: Final = 1e-9
-MOST_GB: Final = 1e9
-"""Accepted memory sizes in GB: from one byte to more than any machine has."""
 DEFAULTS: Final = {"preset": PRESET, "dtype": DTYPE, "attention": ATTENTION, "experts": EXPERT}
 NEEDS_TIMES: Final = (
     *("times", "mix", "price_per_hour", "output_dir", "token_s", "first_token_s", "pages_per_s", "loop_share"),
@@ -66,7 +61,7 @@ class PlanInputs:
 def plan_inputs(args: argparse.Namespace) -> PlanInputs:
     """The inputs of a plan. Raises ValueError naming the option that is missing, wrong or contradicted."""
     record = None if args.record is None else _record(args)
-    known = _rates(args)
+    known = rates_of(args)
     held = None
     if record is not None:
         held = Held(file=record.file, choices=record.choices)
@@ -77,8 +72,8 @@ def plan_inputs(args: argparse.Namespace) -> PlanInputs:
     spec = spec_of(args, preset, held)
     # on a serving device SDPA is one fused kernel
     run = Execution(device="cuda", attention=attention, experts=experts, dtype=dtype)  # type: ignore[arg-type]  # checked there
-    datasheet = _datasheet(args, known)
-    memory_bytes = _memory_bytes(args, datasheet, record)
+    datasheet = datasheet_of(args, known)
+    memory_bytes = memory_of(args, datasheet, record)
     files = given_files(args)
     mix = selected_mix(args, spec, record, files)
     device = None if datasheet is None else datasheet.name
@@ -115,32 +110,6 @@ def _record(args: argparse.Namespace) -> RecordedChoices:
     return recorded_choices(args.record)
 
 
-def _rates(args: argparse.Namespace) -> tuple[Path, Rates] | None:
-    """The rates of `--rates`, or those stored for `--on` where they are the times that are asked for."""
-    if args.rates is not None:
-        if args.times != "predicted":
-            raise ValueError(f"rates: got {args.rates} without --times predicted, accepted: both together")
-        if not args.rates.is_file():
-            raise ValueError(
-                f"rates: got {args.rates}, accepted: a file of rates; `{shell.nox('predict_study')}` writes one"
-            )
-        return args.rates, rates.read(args.rates)
-    kept = stored_rates()
-    without_datasheet = args.times is None and args.record is None and not _is_datasheet(args.on)
-    if args.on in kept and (args.times == "predicted" or without_datasheet):
-        return kept[args.on], rates.read(kept[args.on])
-    if args.times == "predicted":
-        raise ValueError(
-            f"rates: got none, accepted: the rates of the device; measure them with `{shell.nox('predict_study')}`, and "
-            f"give the file with --rates"
-        )
-    return None
-
-
-def _is_datasheet(name: str | None) -> bool:
-    return any(datasheet.name == name for datasheet in hardware.devices())
-
-
 def choice(args: argparse.Namespace, name: str, held: Held | None) -> str:
     """The value of an option: as given, else as held, else the default. Raises ValueError if the first two differ."""
     given: str | None = getattr(args, name)
@@ -156,32 +125,6 @@ def spec_of(args: argparse.Namespace, preset: str, held: Held | None) -> ModelSp
     """The dimensions of `preset`. Raises ValueError, naming the file if it is a file that names the preset."""
     with nullcontext() if held is None or args.preset is not None else naming(held.file):
         return load_spec(preset)
-
-
-def _datasheet(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> DevicePeaks | None:
-    """The datasheet of `--on`; for a device of stored rates that of the name its driver reports, None if it has none."""
-    if args.on is None:
-        return None
-    if known is not None and args.on in stored_rates() and not _is_datasheet(args.on):
-        return hardware.recognized(known[1].device_name)
-    return hardware.device(args.on, field="--on")
-
-
-def _memory_bytes(args: argparse.Namespace, datasheet: DevicePeaks | None, record: RecordedChoices | None) -> int:
-    gigabytes: float | None = args.memory_gb
-    if gigabytes is None:
-        if datasheet is not None:
-            return datasheet.memory_bytes
-        if record is not None and record.memory_bytes is not None:
-            return record.memory_bytes
-        listed = ", ".join(datasheet.name for datasheet in hardware.devices())
-        raise ValueError(f"on: got {args.on or 'none'}, accepted: {listed}; or give the memory alone with --memory-gb")
-    if not LEAST_GB <= gigabytes <= MOST_GB:
-        raise ValueError(
-            f"memory_gb: got {gigabytes}, accepted: gigabytes from {LEAST_GB:g} (one byte) to {MOST_GB:g}; a device "
-            f"has tens or hundreds of them"
-        )
-    return round(gigabytes * 1e9)
 
 
 def selected_mix(
@@ -292,7 +235,7 @@ def _times(
         return floor_times(spec, run, datasheet) if wanted or datasheet.flops_per_s(run.dtype) is not None else None
     if wanted:
         raise ValueError(
-            "on: got none, accepted: a device with a datasheet for the floor, such as --on h200; or give --memory-gb with "
-            "--times predicted --rates FILE, or --record PATH"
+            "--on: got none, accepted: a device with a datasheet for the floor, such as --on h200; or give --memory-gb "
+            "with --times predicted --rates FILE, or --record PATH"
         )
     return None

@@ -87,8 +87,8 @@ def known_rates(name: str | None, path: Path | None) -> Rates:
         floor = f"; {name} has a datasheet, and `{shell.analytic('capacity', '--on', name)}` its floor"
         has_datasheet = any(datasheet.name == name for datasheet in hardware.devices())
         raise ValueError(
-            f"on: got {name!r}, accepted: {', '.join(kept)}, the devices with stored rates; measure those of another with "
-            f"`{shell.nox('predict_study')}`{floor if has_datasheet else ''}"
+            f"--on: got {name!r}, accepted: {', '.join(kept)}, the devices with stored rates; measure those of another "
+            f"with `{shell.nox('predict_study')}`{floor if has_datasheet else ''}"
         )
     return rates.read(kept[name])
 
