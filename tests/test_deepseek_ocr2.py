@@ -195,6 +195,7 @@ def test_a_page_has_144_tokens_a_tile_and_257_for_the_whole() -> None:
         "gundam-1x2": 257 + 2 * 144,
         "gundam-2x3": 257 + 6 * 144,
     }
+    assert [PAGES.of_label(label).label for label in ("tile", "base", "gundam-2x3")] == ["tile", "base", "gundam-2x3"]
     assert len(PAGES.rule.grids) == 13  # 2 to 6 tiles: 2, 2, 3, 2 and 4 grids
     with pytest.raises(ValueError, match=r"crop grid: got 7x1 \(7 tiles\), accepted: WxH with 2 to 6 tiles"):
         PAGES.of_label("gundam-7x1")

@@ -226,6 +226,9 @@ def test_what_can_not_be_judged_says_why(accepted: Baseline, tiny_spec: ModelSpe
     steps = gate_of(accepted, decode_steps=3)
     assert steps.judge(results["decode[64]"]).reason == "decode_steps: 2 against 3"
     assert steps.judge(results["prefill[64]"]).outcome is Outcome.EQUAL  # no token is decoded there
+    (stored,) = accepted.exact
+    two = replace(accepted, exact=(replace(stored, batch_size=2),))
+    assert gate_of(two).judge(results["prefill[64]"]).outcome is not Outcome.EQUAL
     other = replace(results["prefill[64]"], point=Point(label="65", seq_len=65, page=None))
     assert gate_of(accepted).judge(other).reason == "not in tiny.json"
     assert not unknown.fails(require_baseline=False)

@@ -161,6 +161,27 @@ def test_what_is_not_deepseek_ocr_is_refused_by_name(config: Any, message: str) 
         spec_of(config)
 
 
+LEGACY = {
+    **dict.fromkeys(("add_cross_attention", "is_decoder", "is_encoder_decoder", "output_attentions"), False),
+    **dict.fromkeys(("output_hidden_states", "output_scores", "return_dict_in_generate", "tie_encoder_decoder"), False),
+    **dict.fromkeys(("tie_word_embeddings", "torchscript", "use_bfloat16"), False),
+    **dict.fromkeys(("num_beam_groups", "num_beams", "num_return_sequences"), 1),
+    **dict.fromkeys(("cross_attention_hidden_size", "quantization_config", "compression_config"), None),
+    "chunk_size_feed_forward": 0,
+    "pruned_heads": {},
+    "return_dict": True,
+}
+"""What configs of earlier releases of transformers hold in every part."""
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_a_default_of_earlier_releases_is_read_and_another_value_is_refused(full_spec: ModelSpec, name: str) -> None:
+    assert named(spec_of({**FULL, name: LEGACY[name]})) == named(full_spec)
+    other = {"of": "another"} if LEGACY[name] in (None, {}) else not LEGACY[name] if LEGACY[name] in (True, False) else 7
+    with pytest.raises(ValueError, match=name):
+        spec_of({**FULL, name: other})
+
+
 def test_mla_is_refused_wherever_it_is_said_and_also_where_nothing_is_said() -> None:
     text = {**VENDORS["language_config"], "use_mla": True}
     for config in (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analytic.io.ending import Incomplete
-from fixtures.timing.medians import FEWEST_PROCESSES, Noise, log_spread
+from fixtures.timing.medians import FEWEST_PROCESSES, Noise, log_spread, spread_words
 from tests.test_baseline import TIMES
 
 ONE = TIMES.stages["decode[64]"]
@@ -36,6 +36,7 @@ def test_the_spread_of_logarithms_by_hand() -> None:
     # logarithms -0.02, 0, 0.02: a deviation of sqrt(2 x 0.02^2 / 2)
     assert log_spread((math.exp(-0.02), 1.0, math.exp(0.02))) == pytest.approx(0.02)
     assert log_spread((7.0, 7.0)) == 0.0
+    assert [spread_words(times_s) for times_s in ((math.exp(-0.02), 1.0, math.exp(0.02)), (7.0,))] == ["2.00%", "-"]
 
 
 @pytest.mark.parametrize("incomplete", [None, Incomplete(reason="interrupted", missing=("process 9",))])

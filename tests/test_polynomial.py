@@ -24,6 +24,7 @@ FORMULAS: dict[str, Formula] = {
     "negative quotient": lambda x, y: (y - 7 * x) // 4,
     "comparisons": lambda x, y: (x > 1) * 8 + (y >= 3) * 4 + (x < y) * 2 + (x <= y) * 1,
     "decided comparisons": lambda x, y: (x > 0) * 8 + (x >= 1) * 4 + (y < 0) * 2 + (x + y > -1) * x,
+    "comparisons of what falls": lambda x, y: (-1 * y < 0) * 8 + (-1 * y >= 0) * 4 + (3 - y > 0) * 2 + (3 - y <= 0) * x,
     "equality": lambda x, y: (x == 1) * 2 + (x == y) * y,
     "lesser": lambda x, y: x * (x < y) + y * (x >= y),
     "largest": lambda x, y: larger(larger(3 * x, x + y * y), 40) + x,
