@@ -57,7 +57,7 @@ def test_the_fingerprint_of_a_record_of_a_gpu_has_its_driver(record: dict[str, A
     record["timed"]["execution"]["backend"], record["timed"]["weights"] = "compile", "checkpoint"
     found = Fingerprint.of_record(record)
     assert found is not None
-    assert (found.driver, found.python, found.torch, found.transformers) == ("550.1", "3.12", "2.14.0", "None")
+    assert (found.driver, found.python, found.torch, found.transformers) == ("550.1", "3.12", "2.14.0", "unknown")
     assert (found.backend, found.weights) == ("compile", "checkpoint")
 
 

@@ -16,6 +16,7 @@ from fixtures.scaling import text as told
 from fixtures.scaling.alignment import MEASURED, MisalignedError, compare
 from fixtures.scaling.comparison import ScalingComparison
 from fixtures.scaling.rows import frame
+from fixtures.scaling.scaling_evidence import page_of
 from tests.samples import measured_like, timed_like
 
 ANALYTIC = sweep.scaling(
@@ -262,3 +263,11 @@ def test_the_table_has_one_row_a_point_with_both_sides() -> None:
     assert first["timed_prefill_calibrated_mbu"] == pytest.approx(0.5)
     assert page["measured_vision_activation_bytes"] == ANALYTIC["crops"][1]["vision"]["activation_bytes"]
     assert page[["measured_prefill_executed_flops", "timed_prefill_time_s"]].isna().all()
+
+
+def test_times_of_no_device_are_refused() -> None:
+    found = compared(timed=timed_like({}))
+    written = found.as_json(told.recommendation(found)) | {"incomplete": None}
+    assert any(section.key == "times" for section in page_of(written).sections)
+    with pytest.raises(ValueError, match="timed_device: got null, accepted: that of the times, of which there are 1"):
+        page_of(written | {"timed_device": None})
