@@ -27,7 +27,7 @@ from fixtures.model.real import build, twin
 from fixtures.model.timed_calls import Call, Calls
 from fixtures.op_counter.formulas import UncountedOperatorError
 from fixtures.op_counter.ledger import Ledger
-from fixtures.profiling import backends
+from fixtures.profiling import backends, ranking
 from fixtures.profiling.agreement import TOLERANCE, Decoded, agreement, decoded
 from fixtures.timing.comparable import Fingerprint
 from fixtures.validation.comparison import compare
@@ -339,7 +339,7 @@ def test_the_command_ranks_the_ways_and_keeps_them(tmp_path: Path, capsys: pytes
     ways = ["eager/sdpa/grouped_mm", "eager/sdpa/batched_mm", "eager/sdpa/eager"]
     assert backends.main([*arguments, "--ways", *ways]) == 0
     folder = tmp_path / "latest-backends"
-    kept = backends.BACKENDS.read(folder / "backends.json")
+    kept = ranking.BACKENDS.read(folder / "backends.json")
     (stage,) = kept["stages"]
     times = [one["time_s"] for one in stage["ways"]]
     assert times == sorted(times)
@@ -368,7 +368,7 @@ def test_a_batch_is_timed_and_counted_as_a_batch(tmp_path: Path, capsys: pytest.
         "eager/sdpa/grouped_mm",
     ]
     assert backends.main([*arguments, "--batch-size", "3"]) == 0
-    (kept,) = (backends.BACKENDS.read(path) for path in tmp_path.rglob("backends.json"))
+    (kept,) = (ranking.BACKENDS.read(path) for path in tmp_path.rglob("backends.json"))
     ((way,),) = (stage["ways"] for stage in kept["stages"])
     run = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
     root = model_of(load_spec("tiny"), run=run)

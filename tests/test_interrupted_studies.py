@@ -28,7 +28,7 @@ from fixtures.drift import __main__ as drift
 from fixtures.evidence.card import Card
 from fixtures.evidence.section import Standing
 from fixtures.microbench import device_rates
-from fixtures.profiling import backends, predict_study
+from fixtures.profiling import backends, predict_study, ranking
 from fixtures.timing.medians import Noise
 from tests.samples import JOB, PLACE, RATES
 
@@ -237,7 +237,7 @@ def test_stages_ranked_before_an_interruption_are_kept(
     )
     assert "--stages 'decode[16]'`" in printed.err
     (path,) = tmp_path.rglob("backends.json")
-    kept = backends.BACKENDS.read(path)
+    kept = ranking.BACKENDS.read(path)
     assert [stage["stage"] for stage in kept["stages"]] == ["prefill[16]"]
     assert kept["incomplete"] == {"reason": "interrupted (Ctrl-C)", "missing": ["decode[16]"]}
 

@@ -15,7 +15,8 @@ from fixtures.microbench import bench as microbench
 from fixtures.microbench import device_rates, operator_catalogue
 from fixtures.microbench.bench import OperatorBench, Sample, Tally, beyond_s
 from fixtures.profiling import predict_study
-from fixtures.profiling.predict_study import StudiedStage, lines, names
+from fixtures.profiling.predict_study import names
+from fixtures.profiling.studied_stage import StudiedStage, lines
 from tests.test_predict import rates
 
 
