@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from analytic.io import stored
+from fixtures.qualify import __main__ as qualify_command
 from fixtures.qualify.piece import QualifyPiece, forgotten, measured
 from fixtures.qualify.pieces import RESERVE_S, START_S, PlannedStep, next_step, planned, unplanned
 from fixtures.qualify.state import BusyError, QualifyState, StepState, held_state, state_at
@@ -224,6 +225,7 @@ def ended(process: int, within_s: float = 60) -> bool:
 RUNS = """
 import json, os, sys, time
 from pathlib import Path
+from fixtures.qualify import __main__ as qualify_command
 from fixtures.qualify.piece import QualifyPiece
 from fixtures.qualify.state import held_state, state_at
 from tests.test_qualify import ENVIRONMENT, in_parts
@@ -291,3 +293,22 @@ def test_output_passes_through_and_its_end_is_kept(tmp_path: Path, capfd: pytest
     assert ran.exit_code == 7
     assert "line 0\nline 1\n" in capfd.readouterr().err
     assert ran.output[-1] == "what went wrong"
+
+
+def test_benchmarks_find_a_folder_of_baselines_and_an_empty_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def run(piece: QualifyPiece) -> None:
+        (step,) = (one for one in piece.steps if one.name == "exact")
+        folder = Path(step.command[step.command.index("--baseline-dir") + 1])
+        assert folder.is_dir()
+        seen.append(str(folder))
+
+    monkeypatch.setattr(QualifyPiece, "run", run)
+    monkeypatch.setattr(qualify_command, "require_commit", lambda options: None)
+    words = ["--device", "cpu", "--output-dir", str(tmp_path / "results"), "--baseline-dir", str(tmp_path / "accepted")]
+    assert qualify_command.main(words) == qualify_command.GO_ON
+    assert len(seen) == 1
+    assert not Path(seen[0]).exists()
