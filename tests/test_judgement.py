@@ -90,12 +90,13 @@ def test_changes_of_blocks_are_listed_flops_first_and_then_by_their_size() -> No
 
 def test_changes_of_operators_are_listed_by_their_size() -> None:
     before = ExactPoint(totals={}, blocks={}, operators={"a": 10, "b": 10, "c": 10, "d": 4})
-    after = ExactPoint(totals={}, blocks={}, operators={"a": 12, "b": 5, "c": 10, "e": 4})
+    after = ExactPoint(totals={}, blocks={}, operators={"a": 12, "b": 5, "c": 10, "e": 4, "f": 1})
     assert operator_changes(before, after) == [
         change(10, 5, quantity="b"),
         change(4, 0, quantity="d"),
         change(0, 4, quantity="e"),
         change(10, 12, quantity="a"),
+        change(0, 1, quantity="f"),
     ]
 
 

@@ -13,8 +13,10 @@ from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, LlamaFl
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.moe import MoEGate, RoutedExperts
 from analytic.models.deepseek_ocr.sam import SamBlock
+from analytic.models.deepseek_ocr.sam_attention import SamAttention
 from analytic.models.deepseek_ocr.vision import NoTPTransformerBlock, VitModel
 from analytic.models.spec import ModelSpec
+from tests.samples import BY_HAND
 from tests.test_op_bytes import running
 
 SPEC = ModelSpec.from_preset("deepseek-ocr-v1-base")
@@ -217,6 +219,33 @@ def test_the_floors_of_a_block_of_sam() -> None:
         "block.layer_norm2": 2 * 2 * 768,
         "block.mlp": 2 * (2 * 4_096 * 768 + 2 * 768 * 3072 + 768 + 3072),
     }
+
+
+def sam_attention(side: int, run: Execution) -> tuple[Op, ...]:
+    """The operators of one window of side x side positions in SAM, in the order of its tree."""
+    return SamAttention(spec=SPEC.sam, groups=1, side=side, windowed=True, run=run).tree("attn").ops
+
+
+def test_the_sum_of_relative_positions_keeps_both_biases_and_the_fused_projection() -> None:
+    # 12 heads of 49 x 49 scores, twice, and q, k and v of 49 positions, all in bfloat16
+    *_, added, _ = sam_attention(7, running())
+    assert added.live_bytes == 12 * 49 * 49 * (2 * 2) + 49 * 3 * 768 * 2
+
+
+@pytest.mark.parametrize(("side", "every", "resizes"), [(7, False, 1), (14, False, 0), (16, False, 1), (14, True, 1)])
+def test_tables_of_another_length_are_interpolated_and_by_transformers_all(side: int, every: bool, resizes: int) -> None:
+    # a table has 27 rows of 64 features for windows of 14; its rows for this side are made of three operations each
+    glue = replace(BY_HAND.profile.transformers, resizes_every_table=every)
+    framework = replace(BY_HAND, profile=replace(BY_HAND.profile, transformers=glue))
+    distances, *_ = sam_attention(side, replace(running(), framework=framework))
+    table, made = 2 * 27 * 64, 2 * (2 * side - 1) * 64
+    assert distances.launches == 2 * (7 + resizes)
+    assert distances.cuda_core_flops == resizes * 3 * made + 4 * (side + side**2)
+    assert (distances.read_bytes, distances.written_bytes, distances.weight_bytes) == (
+        resizes * table * 2 + 2 * (24 * side + 8 * side**2),
+        resizes * made * 2 + 2 * (24 * side + 16 * side**2),
+        resizes * table * 2,
+    )
 
 
 def test_the_floors_of_the_embeddings_of_clip_and_of_a_decoders_norm() -> None:
