@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from analytic.core.execution import Execution
-from analytic.io import ending, shell
+from analytic.io import shell, signals
 from analytic.models.spec import ModelSpec
 from fixtures.config.pytest_options import DEFAULTS
 from fixtures.config.run_options import RunOptions
@@ -67,7 +67,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_signal_of_an_earlier_test() -> None:
     """A test that is interrupted here is not said to be ended by what an earlier one received."""
-    ending._received.clear()
+    signals._received.clear()
 
 
 @pytest.fixture(autouse=True)

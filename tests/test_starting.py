@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analytic.io.ending import stoppable
+from analytic.io.signals import stoppable
 from tests.conftest import Ended
 from tests.fresh_process import outside_pytest
 
@@ -113,7 +113,7 @@ def test_a_signal_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: py
 
 def test_a_second_signal_while_a_module_is_imported_ends_the_process_at_once(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
-    script = "import sys\nfrom analytic.io.ending import stoppable\nwith stoppable():\n    import slow"
+    script = "import sys\nfrom analytic.io.signals import stoppable\nwith stoppable():\n    import slow"
     environment = {**outside_pytest(), "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, text=True, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "importing\n"

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from analytic.io.ending import postponed, say
+from analytic.io.ending import say
+from analytic.io.signals import postponed
 
 PREFIX: Final = "dsocr-"
 SUFFIX: Final = ".tmp"

@@ -13,7 +13,8 @@ import threading
 from types import FrameType
 from typing import Final
 
-from analytic.io.ending import SIGNALS, Terminated, begun, finished, reason_of, say
+from analytic.io.ending import finished, reason_of, say
+from analytic.io.signals import SIGNALS, Terminated, begun
 
 MODULE: Final = "-m"
 """What `sys.argv` begins with while the packages of `python -m PACKAGE.MODULE` are imported."""
