@@ -3,8 +3,10 @@
 import re
 import shutil
 import sys
+from typing import Any
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.sessions = ["tests", "lint", "types"]
 nox.options.reuse_existing_virtualenvs = True
@@ -47,12 +49,20 @@ def install(session: nox.Session, extras: str = "") -> None:
         session.install("--quiet", "--constraint", "constraints.txt", "--editable", f".{extras}")
 
 
-def run_module(session: nox.Session, name: str, *arguments: str) -> None:
-    """Run a command of the project; its progress goes to stderr, so that its output can be piped to a file.
+def run(session: nox.Session, *words: str, **options: Any) -> None:
+    """Run a command that nox ends with if it fails: its exit code tells a wrong option from a failed comparison.
 
     When interrupted, it has time to print partial results and to clean up.
     """
-    session.run("python", "-m", name, *arguments, stderr=None, interrupt_timeout=END_S)
+    try:
+        session.run(*words, interrupt_timeout=END_S, **options)
+    except CommandFailed as failed:
+        sys.exit(getattr(failed, "return_code", None) or 1)  # earlier releases of nox do not say
+
+
+def run_module(session: nox.Session, name: str, *arguments: str) -> None:
+    """Run a command of the project; its progress goes to stderr, so that its output can be piped to a file."""
+    run(session, "python", "-m", name, *arguments, stderr=None)
 
 
 def profile(session: nox.Session) -> None:
@@ -107,14 +117,14 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Compare closed form and real model; takes the options of `pytest benchmarks`."""
     install(session, device_extra(session))
-    session.run("pytest", "benchmarks", *session.posargs, interrupt_timeout=END_S)
+    run(session, "pytest", "benchmarks", *session.posargs)
 
 
 @nox.session
 def static_compute(session: nox.Session) -> None:
     """Count parameters and FLOPs of a page by stage and block with torch's own counter; -- --help lists options."""
     install(session)
-    session.run("python", "-m", "fixtures.cross_check.static_compute", *session.posargs)
+    run(session, "python", "-m", "fixtures.cross_check.static_compute", *session.posargs)
 
 
 @nox.session
@@ -125,7 +135,7 @@ def bench_gpu(session: nox.Session) -> None:
     free = "--no-require-baseline"
     held = [] if free in session.posargs else ["--require-baseline"]
     given = (argument for argument in session.posargs if argument != free)
-    session.run("pytest", "benchmarks", "--device", "cuda", *held, *given, interrupt_timeout=END_S)
+    run(session, "pytest", "benchmarks", "--device", "cuda", *held, *given)
 
 
 @nox.session
@@ -146,7 +156,7 @@ def calibrate(session: nox.Session) -> None:
     if "cuda" in session.posargs:
         require(session, "gpu")
     install(session)
-    session.run("python", "-m", "fixtures.machine.calibration", *session.posargs)
+    run(session, "python", "-m", "fixtures.machine.calibration", *session.posargs)
 
 
 @nox.session
@@ -167,7 +177,7 @@ def baseline(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Make report pages from records: -- RUN_DIR, -- RUN_A RUN_B side by side, or a folder of runs for its index."""
     install(session)
-    session.run("python", "-m", "fixtures.report", *(session.posargs or ["--help"]))
+    run(session, "python", "-m", "fixtures.report", *(session.posargs or ["--help"]))
 
 
 @nox.session
@@ -188,14 +198,14 @@ def history(session: nox.Session) -> None:
 def merge(session: nox.Session) -> None:
     """Merge separate runs into one: -- RUN_DIR... [--whole]; fails if they disagree."""
     install(session)
-    session.run("python", "-m", "fixtures.distributed.merge", *(session.posargs or ["--help"]))
+    run(session, "python", "-m", "fixtures.distributed.merge", *(session.posargs or ["--help"]))
 
 
 @nox.session
 def fleet(session: nox.Session) -> None:
     """Run the benchmarks on many workers with Ray: -- [--address ADDRESS] and the options of `pytest benchmarks`."""
     install(session, "[fleet]")
-    session.run("python", "-m", "fixtures.distributed", *session.posargs, interrupt_timeout=END_S)
+    run(session, "python", "-m", "fixtures.distributed", *session.posargs)
 
 
 @nox.session
