@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from analytic.io.leftovers import clean_runs
 from fixtures.evidence.card import LATEST, point_latest
 from fixtures.evidence.index import index_of, runs_in, write_index
-from fixtures.evidence.listed import listed_record
+from fixtures.evidence.listed import Listed, listed_record
 from fixtures.evidence.render import as_html
 from fixtures.evidence.section import Standing
 
@@ -104,6 +105,14 @@ def test_a_row_says_what_is_wrong_with_a_record_in_terms_of_the_record(text: str
     said = listed_record("run", json.loads(text)).result
     assert said.startswith(f"not a record: {problem}")
     assert "Error" not in said
+
+
+def test_the_headline_is_of_the_latest_of_runs_and_studies() -> None:
+    run = Listed(folder="20261126-000000-1", result="passed", standing=Standing.PASSED, created="2026-11-26T00:00:00")
+    study = Listed(folder="serve-1", result="failed", standing=Standing.FAILED, created="2026-11-26T00:00:01")
+    assert index_of([run], [study]).verdict[0] == "The latest, serve-1: failed."
+    assert index_of([run], [study]).standing is Standing.FAILED
+    assert index_of([replace(run, created="2026-11-26T00:00:02")], [study]).standing is Standing.PASSED
 
 
 @pytest.mark.parametrize("place", [("created",), ("execution", "attention"), ("model", "model_variant")])

@@ -47,8 +47,8 @@ def test_the_least_time_of_a_token_is_that_of_a_step_of_one_page() -> None:
 def test_a_token_faster_than_a_decode_step_is_a_burst() -> None:
     (problem,) = problems(cell_with(*answers_of(0.00716, 0.00716)))
     assert problem.startswith(
-        "1920x1080px-c1: token p50 0.00716 ms, below the floor of 0.360 ms, a decode step of one page on h200: tokens "
-        "arrive in bursts, so the time between them is not that of a decode step; make the server"
+        "1920x1080px-c1: token p50 over all answers 0.00716 ms, below the floor of 0.360 ms, a decode step of one page on "
+        "h200: tokens arrive in bursts, so the time between them is not that of a decode step; make the server"
     )
     assert "speculative decoding" in problem
 
@@ -103,3 +103,12 @@ def test_bursts_alone_fail_a_run(
     assert f"WRONG: {problem}" in said
     assert "tokens arrive in bursts" in problem
     assert kept["cells"][0]["bursts"]
+
+
+def test_bursts_of_several_loads_are_one_sentence() -> None:
+    cells = [cell_with(*answers_of(time_ms, time_ms), concurrency=level) for level, time_ms in ((1, 0.01), (2, 0.02))]
+    floors = {cell.name: floor_of(cell, output_tokens=3) for cell in cells}
+    (said,) = floor_problems(cells, floors, device="h200")
+    assert said.startswith(
+        "1920x1080px-c1, 1920x1080px-c2: token p50 over all answers 0.0100 to 0.0200 ms, below the floor of "
+    )

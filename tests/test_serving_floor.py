@@ -60,8 +60,8 @@ def test_a_first_token_under_the_floor_is_cached_or_skipped_work() -> None:
     assert floor_problems([cell], {cell.name: floor}, device="h200") == []
     cell = cell_with(answer_at(0.0, 1.0), answer_at(1.0, floor_s / 2), answer_at(2.0, floor_s))
     (problem,) = floor_problems([cell], {cell.name: floor}, device="h200")
-    assert problem.startswith("1920x1080px-c1: cached or skipped work: 1 request of 3 had the first token after")
-    assert "under the floor of vision and prefill on h200" in problem
+    assert problem.startswith("1920x1080px-c1: cached or skipped work: 1 of 3 first tokens came before the floor of")
+    assert "before the floor of vision and prefill on h200" in problem
 
 
 def test_a_page_served_from_a_cache_is_caught(
@@ -72,8 +72,8 @@ def test_a_page_served_from_a_cache_is_caught(
     code, said, kept = run(started(), *SMALL, "--image-size", "600x400", "--on", "slow", "--probe-cache")
     assert code == 1
     first, tokens = kept["problems"]
-    assert first.startswith("600x400px-c1: cached or skipped work: 2 requests of 2")
-    assert tokens.startswith("600x400px-c1: token p50 ")
+    assert first.startswith("600x400px-c1: cached or skipped work: 2 of 2 first tokens")
+    assert tokens.startswith("600x400px-c1: token p50 over all answers ")
     assert kept["cells"][0]["floor"]["ttft_s"] > 1e3  # some TFLOP on 1 GFLOP/s
     assert "600x400px, sent twice: first token after" in said
     assert "; under the floor: served from a cache" in said
@@ -192,4 +192,4 @@ def test_a_page_of_a_set_is_held_to_the_floor_of_its_own_shape() -> None:
         **{name: getattr(cell.measured[1], name) for name in cell.measured[1].__dataclass_fields__} | {"shape": 1}
     )
     (problem,) = floor_problems([cell], {cell.name: found}, device="h200")
-    assert problem.startswith("1920x1080px-c1: 1920x1080px, cached or skipped work: 1 request of 1")
+    assert problem.startswith("1920x1080px-c1: 1920x1080px, cached or skipped work: 1 of 1 first tokens")

@@ -122,6 +122,20 @@ def test_a_page_whose_tokens_differ_is_marked() -> None:
     assert "483, 1,093" in as_markdown(page)
 
 
+def test_a_time_below_its_floor_is_not_divided_and_makes_no_headline() -> None:
+    run = over_levels(1)
+    (cell,) = run["cells"]
+    floor = cell["floor"]
+    early = cell | {"ttft": cell["ttft"] | {"p50_s": floor["ttft_s"] / 2}}
+    parts = parts_of(early, 11)
+    assert parts is not None
+    assert [*parts] == ["TTFT", "decode, floor", "rest of decode"]
+    assert [*(parts_of(cell | {"total": cell["total"] | {"p50_s": cell["ttft"]["p50_s"]}}, 11) or {})][-1] == "decode"
+    assert len(page_of(run).figures) == 3
+    for wrong in (early, cell | {"bursts": True}, cell | {"pages_per_s": 2 * floor["pages_per_s"]}):
+        assert page_of(run | {"cells": [wrong]}).figures == ()
+
+
 def test_a_cell_without_a_load_is_refused_by_name() -> None:
     cell = over_levels(1)["cells"][0]
     assert served_table.load_of(cell) == "1 in flight"
