@@ -34,9 +34,9 @@ def in_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 def test_a_mix_is_a_table_of_its_pages_and_itself(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *MIX, "--price-per-hour", "3.5").splitlines()
     assert lines[0].startswith("times: floor, the roofline of h200's datasheet")
-    assert [line.split()[0] for line in lines[5:10]] == ["page", "a4-200dpi", "slide-16x9", "base", "the"]
+    assert [line.split()[0] for line in lines[5:11]] == ["page", "least", "a4-200dpi", "slide-16x9", "base", "the"]
     assert (lines[4].split()[-2:], lines[5].split()[-2:]) == (["hours", "cost"], ["per", "M"])
-    assert lines[10].startswith("bound by decode (vision ")
+    assert lines[11].startswith("bound by decode (vision ")
     assert "assumed: one page at a time in vision and prefill" in "\n".join(lines)
     assert max(map(len, lines)) <= 100
 
@@ -90,7 +90,7 @@ def test_pages_beyond_the_most_that_are_tried_are_at_least_so_many(capsys: pytes
     assert in_json(capsys, *endless)["mix"]["in_flight"]["pages"] == MOST_PAGES
     assert printed(capsys, *endless).count("at least 1,048,576 ") == 4  # three shapes and the mix
     assert printed(capsys, *H200, "--memory-gb", "1e9").count("at least 1,048,576 ") == 3
-    assert "at least" not in printed(capsys, *MIX)
+    assert "at least 1,048,576" not in printed(capsys, *MIX)
 
 
 def test_one_new_token_is_no_tokens(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,3 +202,20 @@ def test_a_floor_says_how_to_get_closer_to_real_times(
 def test_an_unknown_device_is_refused_with_the_measured_ones_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capacity", "--on", "h2000"]) == 2
     assert "; or a device with measured rates: nvidia-h200" in capsys.readouterr().err
+    for command in (["capacity"], ["cost", "--no-image"]):
+        assert main([*command, "--on", "h100"]) == 2
+        assert capsys.readouterr().err.endswith("; did you mean h100-sxm, h100-pcie or h100-nvl?\n")
+
+
+def test_a_named_page_is_one_of_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    named = printed(capsys, "capacity", "--on", "h200", "--image-size", "a4-200dpi")
+    assert named == printed(capsys, "capacity", "--on", "h200", "--image-size", "1654x2339")
+    assert main(["cost", "--image-size", "a5"]) == 2
+    assert "accepted: WxH in positive whole numbers, such as 1654x2339, or a name: a4-200dpi" in capsys.readouterr().err
+
+
+def test_what_follows_from_a_floor_is_headed_by_least_and_most(capsys: pytest.CaptureFixture[str]) -> None:
+    heads = printed(capsys, *MIX, "--price-per-hour", "3").splitlines()[6].split()
+    assert heads == ["least"] * 3 + ["most"] * 2 + ["least"] * 2
+    predicted = printed(capsys, "capacity", "--on", "nvidia-h200", "--image-size", "a4-200dpi")
+    assert [line for line in predicted.splitlines() if line.split()[:1] == ["least"]] == []

@@ -243,5 +243,7 @@ def test_the_command_refuses_what_it_has_no_rates_for(
     assert main(["predict", "--on", "h9000", "--no-image", "--seq-len", "64"]) == 2
     assert "on: got 'h9000', accepted: known, the devices with stored rates" in capsys.readouterr().err
     assert main(["predict", "--on", "known", "--no-image", "--seq-len", "64"]) == 0
+    assert main(["predict", "--on", "known", "--crop-grid", "2x1"]) == 0
+    assert "500 positions" in capsys.readouterr().out  # 483 of the image, BOS and a prompt of 16
     assert main(["predict", "--on", "known", "--crop-grid", "2x1", "--seq-len", "64"]) == 2
     assert "seq_len" in capsys.readouterr().err

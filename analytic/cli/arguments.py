@@ -16,7 +16,7 @@ from analytic.core.execution import ATTENTIONS, DEVICES, DTYPE_BYTES, EXPERTS, E
 from analytic.io import page_files, shell, stored, table
 from analytic.io.argument_types import file_path, integer, real
 from analytic.models.deepseek_ocr.crop_rule import CropGrid, CropRule, parse_pair
-from analytic.models.deepseek_ocr.workload import PAGES, PageFormat, VisionWorkload
+from analytic.models.deepseek_ocr.workload import PAGE_SIZES, PAGES, PageFormat, VisionWorkload
 from analytic.models.spec import ModelSpec
 
 PRESET: Final = "deepseek-ocr-v1-base"
@@ -98,7 +98,8 @@ def add_page(command: argparse.ArgumentParser, *, required: bool) -> Any:
     """The options that select one page, as a group of which one is given; returns the group."""
     image = command.add_mutually_exclusive_group(required=required)
     image.add_argument("--crop-grid", metavar="WxH", help="1024 px view and WxH local views, such as 2x3")
-    image.add_argument("--image-size", metavar="WxH", help="page in pixels, cut as the model cuts it")
+    sizes = f"page in pixels, cut as the model cuts it, or a name: {', '.join(PAGE_SIZES)}"
+    image.add_argument("--image-size", metavar="WxH", help=sizes)
     image.add_argument("--image", type=file_path, metavar="FILE", help="page of the size of an image, or of a one-page PDF")
     image.add_argument("--mode", metavar="NAME", help=f"one view without crops: {', '.join(PAGES.modes)}")
     image.add_argument("--no-image", action="store_true", help="the decoder only, without vision")
@@ -175,10 +176,17 @@ def selected_page(args: argparse.Namespace, known: PageFormat) -> VisionWorkload
     if args.image is not None:
         size = _size_of(args.image, dpi=args.dpi)
     elif args.image_size is not None:
-        size = parse_pair("image size", args.image_size, example="1654x2339")
+        size = PAGE_SIZES.get(args.image_size) or parse_pair(
+            "image size", args.image_size, example=f"1654x2339, or a name: {', '.join(PAGE_SIZES)}"
+        )
     else:
         return None
     return known.of_size(*size, rule=selected_rule(args, known))
+
+
+def positions_of(page: VisionWorkload | None, seq_len: int | None) -> int:
+    """The positions of a prompt: `seq_len`, or those of the page's image, BOS and PROMPT_TOKENS."""
+    return 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if seq_len is None else seq_len
 
 
 def _size_of(path: Path, *, dpi: float) -> tuple[int, int]:

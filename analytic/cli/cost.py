@@ -18,6 +18,7 @@ from analytic.cli.arguments import (
     add_steps_and_batch,
     execution,
     joined,
+    positions_of,
     selected_page,
     selected_rule,
     with_notice,
@@ -59,7 +60,7 @@ def cost_command(args: argparse.Namespace) -> str:
     _complete(args)
     spec, run = load_spec(args.preset), execution(args)
     page, rule = selected_page(args, spec.pages), selected_rule(args, spec.pages)
-    seq_len = 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if args.seq_len is None else args.seq_len
+    seq_len = positions_of(page, args.seq_len)
     layout = TokenLayout.of(seq_len, page)
     datasheet = None if args.on is None else hardware.device(args.on, field="--on")
     whole("decode_steps", args.decode_steps, most=MOST_STEPS)

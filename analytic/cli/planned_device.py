@@ -51,7 +51,7 @@ def datasheet_of(args: argparse.Namespace, known: tuple[Path, Rates] | None) -> 
     if known is not None and args.on in stored_rates() and not _is_datasheet(args.on):
         return hardware.recognized(known[1].device_name)
     if not _is_datasheet(args.on):
-        raise ValueError(f"--on: got {args.on!r}, accepted: {_named()}")
+        raise ValueError(f"--on: got {args.on!r}, accepted: {_named()}{hardware.suggestion(args.on)}")
     return hardware.device(args.on, field="--on")
 
 

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from analytic.cli.arguments import (
     ON_WORD,
+    PROMPT_TOKENS,
     add_execution,
     add_page,
     add_steps_and_batch,
+    positions_of,
     refuse_device,
     selected_page,
     selected_rule,
@@ -45,8 +47,8 @@ def add_predict(subparsers: Any) -> None:
     known.add_argument("--rates", type=file_path, metavar="FILE", help=written)
     refuse_device(command, instead=ON_WORD)
     add_page(command, required=True)
-    positions = "decoder positions, including the image"
-    command.add_argument("--seq-len", type=integer, required=True, metavar="S", help=positions)
+    positions = f"decoder positions, including the image (default: image, BOS and a prompt of {PROMPT_TOKENS} tokens)"
+    command.add_argument("--seq-len", type=integer, metavar="S", help=positions)
     command.add_argument("--json", action="store_true", help="JSON in seconds, also by operator class")
     add_steps_and_batch(command)
     add_execution(command)
@@ -152,6 +154,7 @@ def predict_command(args: argparse.Namespace) -> str:
     known = known_rates(args.on, args.rates)
     pages = load_spec(known.model_variant).pages
     page, rule = selected_page(args, pages), selected_rule(args, pages)
+    args.seq_len = positions_of(page, args.seq_len)
     found = stage_times(
         known,
         page=page,

@@ -61,8 +61,10 @@ def _rows(found: Plan) -> list[list[str]]:
     price = found.asked.price_per_hour
     above = ["", "", "", "pages", "in", "vision", "prefill", "decode", "pages", "tokens", "hours"]
     heading = ["page", "share", "length", "fit", "flight", "ms/page", "ms/page", "ms/page", "per s", "per s", "per M"]
-    cost = 0 if price is None else 1
-    rows = [above + ["cost"] * cost, heading + ["per M"] * cost]
+    above, heading = (row + [text] * (price is not None) for row, text in ((above, "cost"), (heading, "per M")))
+    rows = [above, heading]
+    if found.times is not None and found.times.source == "floor":  # lower bounds of time bound the rest
+        rows.append(["", "", "", "", "", *["least"] * 3, *["most"] * 2, *["least"] * (1 if price is None else 2)])
     for shape in found.pages:
         page, cells = shape.page, _cells(shape.chosen, price)
         rows.append([page.label, f"{page.share:.4g}", f"{page.seq_len:,}", _pages(_fits(shape, found)), *cells])

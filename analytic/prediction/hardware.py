@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from analytic.core.checks import listed
 from analytic.io import stored
 from analytic.io.documents import Document
 
@@ -59,8 +60,14 @@ def device(name: str, *, field: str = "device") -> DevicePeaks:
     """The device `name`. Raises ValueError naming `field` and listing the known devices."""
     known = {datasheet.name: datasheet for datasheet in devices()}
     if name not in known:
-        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(known)}")
+        raise ValueError(f"{field}: got {name!r}, accepted: {', '.join(known)}{suggestion(name)}")
     return known[name]
+
+
+def suggestion(name: str) -> str:
+    """`; did you mean h100-sxm, h100-pcie or h100-nvl?` for a name that is nearly one; nothing for another."""
+    asked = [known.name for known in devices() if name and known.name.startswith(name.lower().removeprefix("nvidia-"))]
+    return f"; did you mean {listed(asked)}?" if asked else ""
 
 
 def recognized(reported: str) -> DevicePeaks | None:
