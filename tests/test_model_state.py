@@ -12,7 +12,7 @@ from analytic.core.cost import Cost, CostNode
 from analytic.core.execution import FULL_SIZE, Execution
 from analytic.core.kvcache import SyntheticKVCache
 from analytic.models.deepseek_ocr.crop_rule import ALL_GRIDS, CropGrid
-from analytic.models.deepseek_ocr.decoder_attention import DecoderShape
+from analytic.models.deepseek_ocr.decoder_attention import DecoderShape, refuse_overflow
 from analytic.models.deepseek_ocr.language_model import Decoder
 from analytic.models.deepseek_ocr.model import DeepseekOCRModel
 from analytic.models.deepseek_ocr.step_costs import DecodeWindow, scaled
@@ -150,6 +150,23 @@ def test_arrays_whose_counts_would_overflow_are_refused() -> None:
         replace(decoder, shape=DecoderShape(batch=1, new_tokens=np.array([1 << 31]), past_tokens=0)).forward_cost()
     with pytest.raises(ValueError, match="got an array of int32, accepted: int64"):
         DecoderShape(batch=1, new_tokens=np.array([1], dtype=np.int32), past_tokens=0)
+
+
+def test_counts_that_just_fit_64_bits_are_taken() -> None:
+    """16 bytes of each parameter, and 4 FLOPs a feature and 128 bytes of the only pair in each head and layer."""
+    text = SPEC.text
+    experts = text.n_routed_experts * text.moe_intermediate_size + text.intermediate_size
+    parameters = text.num_layers * text.hidden_size * (4 * text.hidden_size + 3 * experts)
+    parameters += 2 * text.hidden_size * text.vocab_size
+    one = 16 * parameters + text.num_layers * text.num_heads * (4 * text.head_dim + 128)
+    most = ((1 << 63) - 1) // one
+
+    def of(batch: int) -> DecoderShape:
+        return DecoderShape(batch=np.array([batch]), new_tokens=1, past_tokens=0)
+
+    refuse_overflow(text, of(most))
+    with pytest.raises(ValueError, match="fit 64 bits"):
+        refuse_overflow(text, of(most + 1))
 
 
 def _prefill(length: int) -> object:
