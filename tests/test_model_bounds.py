@@ -13,10 +13,10 @@ from analytic.models import registry
 from analytic.models.deepseek_ocr.crop_rule import TRANSFORMERS, CropGrid, crop_grid_for, grids_of, parse_pair
 from analytic.models.deepseek_ocr.hf_config import layer_numbers, two_widths
 from analytic.models.deepseek_ocr.hf_reading import shown
-from analytic.models.deepseek_ocr.hf_writing import vendor_config
+from analytic.models.deepseek_ocr.hf_writing import ENGINE_FILES, vendor_config
 from analytic.models.deepseek_ocr.sam import ImageEncoderViT
 from analytic.models.deepseek_ocr.vision import MlpProjector, VitModel
-from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, TokenLayout, VisionWorkload
+from analytic.models.deepseek_ocr.workload import MODES, PAGE_SIZES, PAGES, TokenLayout, VisionWorkload
 from analytic.models.spec import ModelSpec, divides
 from analytic.models.unlimited_ocr.text_spec import SlidingTextSpec
 from tests.configs import changed, spec_of, transformers_of, vendors
@@ -297,3 +297,10 @@ def test_parts_of_vision_are_those_of_the_shapes_that_they_are_given() -> None:
     }
     for name, (shape, layer) in costs.items():
         assert parts[name].layer(SPEC, shape, FULL_SIZE) == layer
+
+
+def test_the_processors_of_engines_make_the_tokens_of_a_view() -> None:
+    # rows of 1,024 px in patches, downsampled; a newline for each row, and the separator
+    for processor in (ENGINE_FILES.vendor_processor, ENGINE_FILES.transformers_processor):
+        side = 1024 // (processor["patch_size"] * processor["downsample_ratio"])
+        assert side * (side + 1) + 1 == PAGES.mode("base").image_tokens == 273
