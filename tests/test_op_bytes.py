@@ -1,5 +1,6 @@
 """Bytes of each operator by hand: read, written, of weights, and alive at once; no two sizes are alike."""
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -7,8 +8,10 @@ import pytest
 
 from analytic.core import attention, ops
 from analytic.core.attention import AttentionShape
+from analytic.core.cost import relative_error
 from analytic.core.execution import Attention, Device, Execution, Experts
 from analytic.core.op import Op
+from analytic.core.shape_class import ShapeClass
 from tests.samples import BY_HAND
 
 
@@ -225,3 +228,19 @@ def test_operands_are_copied_in_the_dtype_of_the_product(run: Execution, copied:
     op = attention.operand_copies(7, run, tensors=3)
     assert (op.launches, *moved(op)) == (3 if copied else 0, copied, copied, 0, 0)
     assert attention.operand_copies(7, run, tensors=0).launches == 0
+
+
+# --- gradients and errors
+
+
+def test_gradients_are_two_products_for_one_and_five_for_the_two_of_a_fused_attention() -> None:
+    product = ops.linear(tokens=3, width_in=5, width_out=7, bias=False, b=2)
+    assert (product.backward_flops, product.backward_bytes) == (2 * 2 * 3 * 5 * 7, 2 * 2 * (3 * 5 + 5 * 7 + 3 * 7))
+    shape = AttentionShape(groups=2, queries=4, keys=6, head_dim=8, useful_pairs=24)
+    fused = attention.products(shape, running("cuda"), fused=ShapeClass.ATTENTION)
+    assert fused.backward_flops == 5 * fused.executed_flops // 2 == 5 * 2 * (2 * 4 * 6 * 8)
+    assert fused.backward_bytes == 5 * fused.eager_bytes // 2 > 0
+
+
+def test_an_error_is_relative_to_what_was_measured_and_infinite_where_that_is_nothing() -> None:
+    assert [relative_error(*pair) for pair in ((3, 2), (1, 2), (2, 2), (0, 0), (1, 0))] == [0.5, 0.5, 0, 0, math.inf]
