@@ -31,6 +31,7 @@ COMMANDS = tuple({one.name: one for one in targets() if isinstance(one.reads, Fu
 QUICK = tuple({one.kind_name: one for one in reversed(READERS)}.values())
 """The first reader of each kind."""
 SEED = 20261126
+DAMAGES = True
 
 
 def needed(name: str) -> None:

@@ -31,6 +31,7 @@ from fixtures.report.run import run_of
 from fixtures.report.sections import page_of
 
 ROOT = stored.ROOT
+DAMAGES = True
 TINY_CPU = Execution(device="cpu", attention="sdpa", experts="grouped_mm", dtype="float32")
 RECORDS = [f"record.v{number}" for number in range(1, 6)]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from fixtures.plugin.hooks import run_id_in
 from tests.conftest import ROOT, Ended
 
 CPU = ("--device", "cpu", "-k", "decode", "--decode-steps", "2")
@@ -210,6 +211,14 @@ def test_a_run_without_a_terminal_still_has_table_verdict_and_record(session: Ca
     assert "closed form against the real model" in done.output
     assert "baseline: nothing was judged: 1 new" in done.output
     assert len(done.records) == 1
+
+
+def test_two_runs_of_one_process_within_a_second_are_two(tmp_path: Path) -> None:
+    first = run_id_in(tmp_path)
+    (tmp_path / first).mkdir()
+    second = run_id_in(tmp_path)
+    (tmp_path / second).mkdir()
+    assert len({first, second, run_id_in(tmp_path)}) == 3
 
 
 def test_workers_spread_exact_benchmarks_and_the_controller_gathers_one_run(
