@@ -208,7 +208,7 @@ def test_what_a_reader_may_not_do_is_found_and_made_small(reader: Reader, said: 
 
 def test_a_page_may_show_a_text_of_its_document_that_looks_like_a_number(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
-    path.write_text('{"peer": "NaN points", "flops": null}')
+    path.write_text('{"peer": "NaN points of the inference", "flops": null}')
     kind = made_up(unnamed).kind
     assert read_by(lambda _: "<td>NaN</td>", path, kind) == "read"
     with pytest.raises(FoundProblem, match="shows inf as a number"):
