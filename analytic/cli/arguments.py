@@ -184,9 +184,9 @@ def selected_page(args: argparse.Namespace, known: PageFormat) -> VisionWorkload
     return known.of_size(*size, rule=selected_rule(args, known))
 
 
-def positions_of(page: VisionWorkload | None, seq_len: int | None) -> int:
-    """The positions of a prompt: `seq_len`, or those of the page's image, BOS and PROMPT_TOKENS."""
-    return 1 + PROMPT_TOKENS + (0 if page is None else page.image_tokens) if seq_len is None else seq_len
+def positions_of(page: VisionWorkload | None, seq_len: int | None, *, prompt_tokens: int = PROMPT_TOKENS) -> int:
+    """The positions of a prompt: `seq_len`, or those of the page's image, BOS and `prompt_tokens`."""
+    return 1 + prompt_tokens + (0 if page is None else page.image_tokens) if seq_len is None else seq_len
 
 
 def _size_of(path: Path, *, dpi: float) -> tuple[int, int]:

@@ -10,7 +10,17 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from analytic.cli.arguments import DTYPE, ON_WORD, add_execution, add_page, refuse_device, selected_page, selected_rule
+from analytic.cli.arguments import (
+    DTYPE,
+    NEW_TOKENS,
+    ON_WORD,
+    PROMPT_TOKENS,
+    add_execution,
+    add_page,
+    refuse_device,
+    selected_page,
+    selected_rule,
+)
 from analytic.core.checks import listed
 from analytic.core.execution import DTYPE_BYTES, Execution
 from analytic.io import stored
@@ -23,8 +33,6 @@ from analytic.planning.variants_text import lines
 from analytic.prediction import hardware
 
 FILES: Final = ("variants.json", "variants.png")
-PROMPT_TOKENS: Final = 16
-NEW_TOKENS: Final = 512
 
 
 def add_compare(subparsers: Any) -> None:

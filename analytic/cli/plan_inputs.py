@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from analytic.cli.arguments import ATTENTION, DTYPE, EXPERT, PRESET, PROMPT_TOKENS, SEQ_LEN, selected_page, selected_rule
+from analytic.cli.arguments import (
+    ATTENTION,
+    DTYPE,
+    EXPERT,
+    PRESET,
+    PROMPT_TOKENS,
+    SEQ_LEN,
+    positions_of,
+    selected_page,
+    selected_rule,
+)
 from analytic.cli.pages import FoundPages, found_pages
 from analytic.cli.planned_device import datasheet_of, memory_of, rates_of
 from analytic.core.checks import whole
@@ -154,9 +164,9 @@ def selected_mix(
             page = _recorded_page(record, known)
         if record is not None and seq_len is None and args.prompt_tokens is None:
             seq_len = _recorded_length(record)
-        if seq_len is None:
-            text_only = page is None and args.prompt_tokens is None
-            seq_len = SEQ_LEN if text_only else 1 + prompt + (0 if page is None else page.image_tokens)
+        if seq_len is None and page is None and args.prompt_tokens is None:
+            seq_len = SEQ_LEN
+        seq_len = positions_of(page, seq_len, prompt_tokens=prompt)
         mix = Mix.of_one(page, seq_len=seq_len, new_tokens=new_tokens, crop_rule=rule)
     mix = _with_loop(args, mix, spec)
     for part in mix.classes:

@@ -63,7 +63,7 @@ def folder_for(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException:
+    except BaseException:  # whatever ends it, also a signal: nothing was written
         with suppress(OSError):  # it holds more than that
             for parent in missing:
                 parent.rmdir()
